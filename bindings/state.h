@@ -1,0 +1,15 @@
+/*
+ * state.h - the Lua state both binaries run.
+ */
+#ifndef MBL_STATE_H
+#define MBL_STATE_H
+
+#include <lua.h>
+
+/* A new state with the standard libraries, the native modules and the embedded Lua layer to require.
+ * `lua_path` NULL: embedded modules; else modules below that folder win (for developers). Close it with
+ * mbl_state_close(), which also shuts the scheduler down. NULL when there is no memory. */
+lua_State *mbl_state_new(const char *lua_path);
+void mbl_state_close(lua_State *L);
+
+#endif

@@ -1,0 +1,103 @@
+--- The program: parses the command line, runs the command as the root task, turns errors into exit
+--- statuses. One module per command in cli/command/, loaded when it is asked for.
+local error_ = require "moonbird.core.error"
+local failure = require "moonbird.report.failure"
+local json = require "moonbird.core.json"
+local reporter = require "moonbird.report.reporter"
+local spec = require "moonbird.cli.spec"
+local sys = require "moonbird.core.sys"
+local task = require "moonbird.core.task"
+
+local M = {}
+
+local function wants_colour(args, fd)
+  if args.color == "always" then
+    return true
+  elseif args.color == "never" then
+    return false
+  end
+  local no = sys.getenv("NO_COLOR")
+  return sys.isatty(fd) and sys.getenv("TERM") ~= "dumb" and (no == nil or no == "")
+end
+
+local function make_reporter(args)
+  local level = args.quiet and "warn" or args.verbose >= 2 and "trace" or args.verbose == 1 and "debug" or "info"
+  return reporter.new {
+    json = args.json or false,
+    quiet = args.quiet or false,
+    level = level,
+    colour = { out = wants_colour(args, 1), err = wants_colour(args, 2) },
+    live = sys.isatty(2) and not args.quiet and args.log_format == "text" and sys.getenv("TERM") ~= "dumb",
+    log_format = args.log_format,
+  }
+end
+
+--- Cancels the root task at the first SIGINT or SIGTERM; a second one ends the process at once, which is
+--- safe: the server rolls back what was not committed.
+local function watch_signals(root, report)
+  task.spawn(function()
+    local name = task.wait_signal()
+    if not name then
+      return
+    end
+    report:log("warn", ("%s: stopping, what runs is rolled back (once more to stop at once)"):format(name))
+    root:cancel("interrupted")
+    if task.wait_signal() then
+      report:finish()
+      sys.exit(130)
+    end
+  end)
+end
+
+local function run_command(args, report)
+  local command = require("moonbird.cli.command." .. args.command:gsub("-", "_"))
+  -- A command returns its result as data (for --json) and, when it failed, the error.
+  return command.run(args, report)
+end
+
+local function finish(args, report, result, err)
+  report:finish()
+  if err then
+    report:failure(err)
+  end
+  local status = err and error_.status(err) or (result and result.exit_status) or 0
+  if args.json then
+    local object = result or {}
+    object.exit_status = nil
+    object.command = args.command
+    object.ok = status == 0
+    object.error = err and failure.data(err) or nil
+    sys.write(1, json.encode(object, true) .. "\n")
+  end
+  return status
+end
+
+--- Runs the program.
+---@param argv string[] argv[0] is the program
+---@return integer status
+function M.run(argv)
+  local args, status = spec.parse(argv)
+  if not args then
+    return status
+  end
+  local report = make_reporter(args)
+  local exit_status
+  local root = task.spawn(function()
+    local ok, result, err = xpcall(run_command, function(raised)
+      local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
+      e.traceback = e.traceback or debug.traceback(nil, 2)
+      return e
+    end, args, report)
+    if not ok then
+      result, err = nil, result
+    end
+    exit_status = finish(args, report, result, err)
+  end)
+  watch_signals(root, report)
+  task.turn_until(function()
+    return exit_status ~= nil
+  end)
+  return exit_status
+end
+
+return M

@@ -1,0 +1,137 @@
+--- What commands share: the configuration, the registry, the database of this invocation.
+local cluster = require "moonbird.core.cluster"
+local config = require "moonbird.config.config"
+local error_ = require "moonbird.core.error"
+local fs = require "moonbird.core.fs"
+local registry = require "moonbird.migration.registry"
+local run = require "moonbird.exec.run"
+local target = require "moonbird.exec.target"
+local text = require "moonbird.util.text"
+
+local M = {}
+
+local CLUSTER_DIR = ".moonbird/pg"
+
+--- Loads the configuration for the flags given; also changes into -C DIR.
+---@param args table
+---@return moonbird.config|nil
+---@return moonbird.error? err
+function M.config(args)
+  if args.dir then
+    local ok, message = fs.chdir(args.dir)
+    if not ok then
+      return nil, error_.new("usage", ("cannot enter \"%s\": %s"):format(args.dir, message))
+    end
+    args.dir = nil
+  end
+  return config.load {
+    environment = args.env,
+    url = args.url,
+    flags = { timeouts = {
+      lock = args.lock_timeout, statement = args.statement_timeout, lock_wait = args.lock_wait,
+      run = args.command ~= "wait" and args.timeout or nil,
+    } },
+  }
+end
+
+--- Scans the migration folders; names and duplicates are checked, files are read, none is parsed.
+---@param conf moonbird.config
+---@return table[]|nil entries
+---@return moonbird.error? err
+function M.entries(conf)
+  local entries, problems = registry.scan(conf.migrations, { root = conf.dir })
+  if not entries then
+    return nil, problems
+  elseif #problems > 0 then
+    return nil, registry.error(problems)
+  end
+  return entries
+end
+
+--- The folder of the embedded cluster.
+---@param conf moonbird.config
+---@return string
+function M.cluster_dir(conf)
+  return conf.url.dir or text.join_path(conf.dir, CLUSTER_DIR)
+end
+
+---@class moonbird.database
+---@field params table libpq keywords
+---@field handle table|nil the embedded cluster in use
+
+--- Makes the database reachable: starts the embedded cluster when the URL says so.
+---@param conf moonbird.config
+---@param report moonbird.reporter
+---@return moonbird.database|nil
+---@return moonbird.error? err
+function M.database(conf, report)
+  if conf.url.kind ~= "embedded" then
+    return { params = conf.url.params }
+  end
+  local handle, err = cluster.open {
+    dir = not conf.url.temp and M.cluster_dir(conf) or nil,
+    temp = conf.url.temp,
+    log = function(message)
+      report:log("info", message)
+    end,
+  }
+  if not handle then
+    return nil, err
+  end
+  local params = {}
+  for k, v in pairs(handle.params) do
+    params[k] = tostring(v)
+  end
+  params.dbname = conf.url.dbname or params.dbname
+  return { params = params, handle = handle }
+end
+
+--- Runs `work(run, target)` on the database, closing everything afterwards.
+---@param args table
+---@param report moonbird.reporter
+---@param conf moonbird.config
+---@param work fun(run: moonbird.run, target: moonbird.target): table|nil, moonbird.error|nil
+---@return table|nil result
+---@return moonbird.error? err
+function M.with_target(args, report, conf, work)
+  local database, err = M.database(conf, report)
+  if not database then
+    return nil, err
+  end
+  local this = run.new {
+    command = args.command, config = conf, params = database.params, report = report, dir = conf.dir,
+    timeout_ms = conf.timeouts.run,
+  }
+  this.lock_wait = conf.timeouts.lock_wait
+  local result
+  local goal
+  goal, err = target.open(this)
+  if goal then
+    local task = require "moonbird.core.task"
+    local ok, first, second = xpcall(task.within, function(raised)
+      local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
+      e.traceback = e.traceback or debug.traceback(nil, 2)
+      return e
+    end, this:time_left(), function()
+      return work(this, goal)
+    end)
+    if ok then
+      result, err = first, second
+    else
+      err = first
+    end
+    goal:close()
+    if this.monitor then
+      this.monitor:close()
+    end
+  end
+  if database.handle then
+    local released, release_err = database.handle:release()
+    if not released and not err then
+      err = release_err
+    end
+  end
+  return result, err
+end
+
+return M

@@ -1,0 +1,292 @@
+--- The command line as data: what the parser, `help`, the completions and the reference are made from.
+local argparse = require "argparse"
+local duration = require "moonbird.util.duration"
+local error_ = require "moonbird.core.error"
+local nearest = require "moonbird.util.nearest"
+local reporter = require "moonbird.report.reporter"
+local sys = require "moonbird.core.sys"
+
+local M = {}
+
+---@class moonbird.cli.option
+---@field long string
+---@field short? string
+---@field arg? string name of its value; a flag without
+---@field help string
+---@field choices? string[]
+---@field convert? fun(text: string): any, string?
+---@field many? boolean may be repeated
+---@field key? string name in the result (default: long with _ for -)
+
+local function milliseconds(text)
+  if text:match("^%d+$") then
+    return tonumber(text) * 1000 -- as MIGRATION_TIMEOUT_SECONDS and psql users expect: plain seconds
+  end
+  return duration.parse(text)
+end
+
+local function count(text)
+  local n = math.tointeger(tonumber(text))
+  if not n or n < 1 then
+    return nil, ("\"%s\" is not a positive number"):format(text)
+  end
+  return n
+end
+
+local function version(text)
+  if not text:match("^%d+$") or #text > 18 then
+    return nil, ("\"%s\" is not a version (1 to 18 digits)"):format(text)
+  end
+  return math.tointeger(tonumber(text))
+end
+
+M.GLOBAL = {
+  { long = "env", short = "e", arg = "ENV", help = "environment of moonbird.lua to use" },
+  { long = "url", short = "u", arg = "URL", help = "database to connect to (postgresql://..., embedded:)" },
+  { long = "dir", short = "C", arg = "DIR", help = "run as if started in DIR" },
+  { long = "json", help = "print the result as one JSON object" },
+  { long = "verbose", short = "v", many = true, help = "log more; twice: every statement" },
+  { long = "quiet", short = "q", help = "print errors and warnings only" },
+  { long = "color", arg = "WHEN", choices = { "auto", "always", "never" }, default = "auto",
+    help = "when to use colour" },
+  { long = "log-format", arg = "FORMAT", choices = { "text", "json" }, default = "text",
+    help = "format of the log on stderr" },
+}
+
+local TIMES = {
+  { long = "lock-wait", arg = "TIME", convert = milliseconds,
+    help = "how long to wait for another runner (default 60s)" },
+  { long = "lock-timeout", arg = "TIME", convert = milliseconds,
+    help = "longest single wait for a table lock (default 2s)" },
+  { long = "statement-timeout", arg = "TIME", convert = milliseconds, help = "longest a statement may run" },
+  { long = "timeout", arg = "TIME", convert = milliseconds, help = "longest the whole run may take" },
+}
+
+local TO = { long = "to", arg = "V", convert = version, help = "stop at this version" }
+local DRY_RUN = { long = "dry-run", help = "run it in one transaction, print every statement, roll back" }
+local OUT_OF_ORDER = { long = "allow-out-of-order", help = "apply migrations older than the newest applied" }
+
+local function steps(default)
+  return { long = "steps", arg = "N", convert = count, help = "at most N migrations" .. (default or "") }
+end
+
+local function with_times(options)
+  return table.move(TIMES, 1, #TIMES, #options + 1, options)
+end
+
+M.COMMANDS = {
+  { name = "init", help = "make a project: moonbird.lua, migrations/, .env.example, a CI workflow",
+    args = { { name = "DIR", key = "folder", optional = true, help = "where (default: here)" } } },
+  { name = "new", help = "write a new migration",
+    args = { { name = "NAME", key = "name", help = "what it does, e.g. add_email_to_users" } },
+    options = {
+      { long = "sql", help = "write .sql (dbmate's format) instead of .lua" },
+      { long = "sequential", help = "number on from the folder's newest, with its width" },
+    } },
+  { name = "up", help = "apply the pending migrations",
+    options = with_times { TO, steps(), DRY_RUN, OUT_OF_ORDER } },
+  { name = "down", help = "take back the newest migration (or more)",
+    options = with_times {
+      { long = "to", arg = "V", convert = version, help = "take back everything newer than V" },
+      steps(" (default 1)"), DRY_RUN } },
+  { name = "redo", help = "take back and apply again",
+    options = with_times { steps(" (default 1)") } },
+  { name = "status", help = "show what is applied and what is pending",
+    options = { { long = "exit-code", help = "exit 4 when something is pending or has drifted" } } },
+  { name = "history", help = "show the journal, newest first",
+    options = {
+      { long = "limit", arg = "N", convert = count, help = "at most N events (default 20)" },
+      { long = "verify", help = "check the hash chain" } } },
+  { name = "plan", help = "show what `up` would do, without doing it",
+    options = { TO, steps(), OUT_OF_ORDER } },
+  { name = "show", help = "show one migration: its header, statements and history",
+    args = { { name = "VERSION", key = "version", convert = version, help = "its version" } } },
+  { name = "create", help = "create the database of the URL" },
+  { name = "drop", help = "drop the database of the URL",
+    options = { { long = "yes", help = "really" } } },
+  { name = "wait", help = "wait until the server accepts connections",
+    options = { { long = "timeout", arg = "TIME", convert = milliseconds, help = "give up after (default 60s)" } } },
+  { name = "baseline", help = "say that everything up to VERSION is there already",
+    args = { { name = "VERSION", key = "version", convert = version, help = "newest version that is there" } },
+    options = { { long = "reason", arg = "TEXT", help = "why, for the journal" } } },
+  { name = "repair", help = "settle what only a person can: accept a changed file, mark a version",
+    args = { { name = "VERSION", key = "version", convert = version, optional = true, help = "its version" } },
+    options = {
+      { long = "accept", help = "accept the changed file of an applied migration" },
+      { long = "mark", arg = "STATE", choices = { "applied", "reverted" },
+        help = "say that the version is, or is not, in the database" },
+      { long = "clear", help = "forget what an interrupted run left in the journal" },
+      { long = "reason", arg = "TEXT", help = "why, for the journal (required)" } } },
+  { name = "cluster", help = "the embedded PostgreSQL: start, stop, status, url, destroy",
+    args = { { name = "ACTION", key = "action", choices = { "start", "stop", "status", "url", "destroy" },
+      help = "what to do" } },
+    options = { { long = "yes", help = "really destroy" } } },
+  { name = "run", help = "run a Lua script with the engine's API",
+    args = { { name = "SCRIPT", key = "script", help = "a .lua file returning a function(db, ...)" },
+      { name = "ARGS", key = "script_args", many = true, help = "handed to the script" } } },
+  { name = "completion", help = "print a completion script",
+    args = { { name = "SHELL", key = "shell", choices = { "bash", "zsh", "fish" }, help = "for which shell" } } },
+  { name = "version", help = "print the versions of moonbird and of what it stands on" },
+  { name = "help", help = "show help for a command",
+    args = { { name = "COMMAND", key = "topic", optional = true, help = "which" } } },
+}
+
+local function key_of(option)
+  return option.key or option.long:gsub("%-", "_")
+end
+
+local function add_option(parser, option)
+  local names = (option.short and ("-" .. option.short .. " ") or "") .. "--" .. option.long
+  local item = option.arg and parser:option(names) or parser:flag(names)
+  item:description(option.help):target(key_of(option))
+  if option.arg then
+    item:argname(option.arg)
+  end
+  if option.choices then
+    item:choices(option.choices)
+  end
+  if option.default then
+    item:default(option.default):show_default(false)
+  end
+  if option.convert then
+    item:convert(option.convert)
+  end
+  if option.many and not option.arg then
+    item:count("0-3"):init(0)
+  end
+end
+
+local function add_argument(parser, argument)
+  local item = parser:argument(argument.key):argname(argument.name):description(argument.help)
+  if argument.many then
+    item:args("*")
+  elseif argument.optional then
+    item:args("?")
+  end
+  if argument.choices then
+    item:choices(argument.choices)
+  end
+  if argument.convert then
+    item:convert(argument.convert)
+  end
+end
+
+local HELP = {}
+
+local function add_help(parser)
+  parser:add_help {
+    action = function(_, _, _, _)
+      error(setmetatable({ parser = parser }, HELP), 0)
+    end,
+    description = "show this help",
+  }
+end
+
+local function build()
+  local parser = argparse("moonbird", "Migrations for PostgreSQL in Lua and SQL, crash-safe.")
+    :add_help(false):require_command(false):command_target("command")
+    :epilog("Settings come from flags, moonbird.lua, .env and the environment (DATABASE_URL, PG*).\n"
+      .. "`moonbird help COMMAND` tells more about one.")
+  add_help(parser)
+  for _, option in ipairs(M.GLOBAL) do
+    add_option(parser, option)
+  end
+  local commands = {}
+  for _, command in ipairs(M.COMMANDS) do
+    local sub = parser:command(command.name):summary(command.help):description(command.help .. ".")
+      :add_help(false)
+    add_help(sub)
+    for _, argument in ipairs(command.args or {}) do
+      add_argument(sub, argument)
+    end
+    for _, option in ipairs(command.options or {}) do
+      add_option(sub, option)
+    end
+    commands[command.name] = sub
+  end
+  parser._commands_by_name = commands
+  return parser
+end
+
+local function names()
+  local list = {}
+  for i, command in ipairs(M.COMMANDS) do
+    list[i] = command.name
+  end
+  return list
+end
+
+local function usage_error(message, hint)
+  local report = reporter.new { json = false, quiet = false, level = "info",
+    colour = { out = false, err = sys.isatty(2) }, live = false, log_format = "text" }
+  report:failure(error_.new("usage", message, { hint = hint }))
+end
+
+-- The words before the command that are not options' values: the command, for a good hint.
+local function unknown_command(argv)
+  local takes_value = {}
+  for _, option in ipairs(M.GLOBAL) do
+    if option.arg then
+      takes_value["--" .. option.long] = true
+      if option.short then
+        takes_value["-" .. option.short] = true
+      end
+    end
+  end
+  local i = 1
+  while argv[i] do
+    if takes_value[argv[i]] then
+      i = i + 1
+    elseif argv[i]:sub(1, 1) ~= "-" then
+      for _, command in ipairs(M.COMMANDS) do
+        if command.name == argv[i] then
+          return nil
+        end
+      end
+      return argv[i]
+    end
+    i = i + 1
+  end
+end
+
+--- Parses the command line. Prints help and usage errors itself.
+---@param argv string[]
+---@return table|nil args nil when the program is to end with the status
+---@return integer? status
+function M.parse(argv)
+  local stranger = unknown_command(argv)
+  if stranger then
+    local near = nearest.find(stranger, names())
+    usage_error(("there is no command %q"):format(stranger),
+      near and ("did you mean `moonbird %s`?"):format(near) or "see `moonbird help`")
+    return nil, 2
+  end
+  local parser = build()
+  local ok, parsed, result = pcall(function()
+    return parser:pparse(argv)
+  end)
+  if not ok then
+    if getmetatable(parsed) == HELP then
+      sys.write(1, parsed.parser:get_help() .. "\n")
+      return nil, 0
+    end
+    error(parsed, 0)
+  end
+  if not parsed then
+    usage_error(result, "see `moonbird help`")
+    return nil, 2
+  end
+  if not result.command or result.command == "help" then
+    local topic = result.topic
+    local chosen = topic and parser._commands_by_name[topic] or parser
+    if topic and not parser._commands_by_name[topic] then
+      usage_error(("there is no command %q"):format(topic), "see `moonbird help`")
+      return nil, 2
+    end
+    sys.write(1, chosen:get_help() .. "\n")
+    return nil, result.command and 0 or 2
+  end
+  return result
+end
+
+return M

@@ -1,0 +1,315 @@
+--- `db`: what a Lua migration, a script or a backfill talks to the database with.
+--
+-- Everything is a closure over the session, so that nothing below it can be reached from the sandbox.
+-- Failures raise moonbird errors with a SQLSTATE; pcall catches them, inside `atomic` the transaction
+-- lives on. See lua/types/db.lua for the annotations and docs/reference/db.md.
+local json = require "moonbird.native.json"
+local sql = require "moonbird.native.sql"
+local cursor = require "moonbird.core.cursor"
+local error_ = require "moonbird.core.error"
+local literal = require "moonbird.core.literal"
+local position = require "moonbird.core.position"
+local statement = require "moonbird.core.statement"
+
+local M = {}
+
+local CHUNK = 64 * 1024
+
+local function raise(err, text, st)
+  if text and st and err.position and not err.excerpt then
+    local offset = sql.char_offset(text, st.first, err.position) or st.first
+    err.excerpt = position.excerpt(text, offset)
+  end
+  error(err, 0)
+end
+
+local function check_sql(text, what)
+  if type(text) ~= "string" then
+    error(error_.new("script", ("db:%s wants SQL as a string, got %s (call it with a colon: db:%s(...))")
+      :format(what, type(text), what)), 0)
+  end
+end
+
+--- Splits, and insists on exactly one statement.
+local function single(text, what)
+  check_sql(text, what)
+  local list, err = statement.split(text)
+  if not list then
+    raise(err)
+  end
+  if #list ~= 1 then
+    error(error_.new("script", ("db:%s takes exactly one statement, this text has %d%s"):format(what,
+      #list, #list > 1 and "; parameters can be bound to one statement only" or "")), 0)
+  end
+  return list[1]
+end
+
+---@class moonbird.db.options
+---@field session moonbird.session
+---@field target table { name, schema, vars }
+---@field run? fun(text: string, st: table, params?: table, count?: integer): userdata|nil, moonbird.error?
+---       how a statement is run (default: in the managed transaction)
+---@field atomic? fun(fn: function): ... how atomic() runs (default: a savepoint)
+---@field log fun(level: string, message: string)
+---@field observe? fun(text: string, st: table) told of each statement before it is sent
+
+--- Makes the object. Its methods may be called with a colon.
+---@param options moonbird.db.options
+---@return table db read-only
+function M.new(options)
+  local session = options.session
+  local run = options.run or function(text, st, params, count)
+    return statement.run(session, text, st, params, count)
+  end
+  local observe = options.observe or function() end
+  local depth = 0
+
+  local function execute(text, st, params, count)
+    observe(text, st)
+    local result, err = run(text, st, params, count)
+    if err then
+      raise(err, text, st)
+    end
+    return result
+  end
+
+  local function one_result(what, text, ...)
+    local st = single(text, what)
+    return execute(text, st, { ... }, select("#", ...))
+  end
+
+  local api = {}
+
+  function api.exec(_, text, ...)
+    check_sql(text, "exec")
+    local count = select("#", ...)
+    if count > 0 then
+      local result = execute(text, single(text, "exec"), { ... }, count)
+      return result and result:affected() or 0
+    end
+    local list, err = statement.split(text)
+    if not list then
+      raise(err)
+    end
+    local affected = 0
+    for _, st in ipairs(list) do
+      local result = execute(text, st)
+      affected = result and result:affected() or 0
+    end
+    return affected
+  end
+
+  function api.query(_, text, ...)
+    local result = one_result("query", text, ...)
+    return result and result:rows() or {}
+  end
+
+  function api.one(_, text, ...)
+    local result = one_result("one", text, ...)
+    if result and result:count() > 1 then
+      error(error_.new("script", ("db:one got %d rows"):format(result:count()),
+        { hint = "add a condition or a limit, or use db:query" }), 0)
+    end
+    return result and result:row(1)
+  end
+
+  function api.value(_, text, ...)
+    local result = one_result("value", text, ...)
+    return result and result:value(1, 1)
+  end
+
+  function api.rows(_, text, ...)
+    local st = single(text, "rows")
+    observe(text, st)
+    local iterator, err = cursor.open(session, text, st, { ... }, select("#", ...))
+    if not iterator then
+      raise(err, text, st)
+    end
+    return iterator
+  end
+
+  function api.copy_in(_, text, source)
+    local st = single(text, "copy_in")
+    observe(text, st)
+    local _, err = session:query(text:sub(st.first, st.last))
+    if err then
+      raise(err, text, st)
+    end
+    if session:state() ~= "copy_in" then
+      error(error_.new("script", "db:copy_in wants a COPY ... FROM stdin statement"), 0)
+    end
+    local pending, size = {}, 0
+    local function put(piece)
+      pending[#pending + 1] = piece
+      size = size + #piece
+      if size >= CHUNK then
+        local ok, put_err = session:copy_put(table.concat(pending))
+        if not ok then
+          raise(put_err)
+        end
+        pending, size = {}, 0
+      end
+    end
+    local function put_any(piece)
+      put(type(piece) == "table" and literal.copy_row(piece) or tostring(piece))
+    end
+    local ok, failure = pcall(function()
+      if type(source) == "function" then
+        for piece in source do
+          put_any(piece)
+        end
+      elseif type(source) == "table" then
+        for _, row in ipairs(source) do
+          put_any(row)
+        end
+      else
+        put_any(source)
+      end
+      if size > 0 then
+        local sent, put_err = session:copy_put(table.concat(pending))
+        if not sent then
+          raise(put_err)
+        end
+      end
+    end)
+    if not ok then
+      if session:state() == "copy_in" then
+        session:copy_end("the source of the data failed")
+      end
+      error(failure, 0)
+    end
+    local result
+    result, err = session:copy_end()
+    if err then
+      raise(err)
+    end
+    return result and result:affected() or 0
+  end
+
+  function api.copy_out(_, text)
+    local st = single(text, "copy_out")
+    observe(text, st)
+    local _, err = session:query(text:sub(st.first, st.last))
+    if err then
+      raise(err, text, st)
+    end
+    if session:state() ~= "copy_out" then
+      error(error_.new("script", "db:copy_out wants a COPY ... TO stdout statement"), 0)
+    end
+    return function()
+      if session:state() ~= "copy_out" then
+        return nil
+      end
+      local chunk, get_err = session:copy_get()
+      if get_err then
+        raise(get_err)
+      end
+      return chunk
+    end
+  end
+
+  local function savepoint(fn)
+    depth = depth + 1
+    local name = "moonbird_" .. depth
+    local function command(text)
+      local _, err = session:query(text)
+      if err then
+        depth = depth - 1
+        raise(err)
+      end
+    end
+    command("savepoint " .. name)
+    local result = table.pack(pcall(fn))
+    if result[1] then
+      command("release savepoint " .. name)
+      depth = depth - 1
+      return table.unpack(result, 2, result.n)
+    end
+    if not session.doomed then
+      command("rollback to savepoint " .. name)
+      command("release savepoint " .. name)
+    end
+    depth = depth - 1
+    error(result[2], 0)
+  end
+
+  function api.atomic(_, fn)
+    if type(fn) ~= "function" then
+      error(error_.new("script", "db:atomic wants a function"), 0)
+    end
+    return (options.atomic or savepoint)(fn)
+  end
+
+  function api.ident(_, ...)
+    local parts = {}
+    for i, part in ipairs({ ... }) do
+      parts[i] = sql.ident(part)
+    end
+    return table.concat(parts, ".")
+  end
+
+  function api.literal(_, value)
+    if value == nil or value == json.null then
+      return "NULL"
+    elseif type(value) == "boolean" then
+      return value and "true" or "false"
+    elseif type(value) == "number" then
+      return math.type(value) == "integer" and ("%d"):format(value) or ("%.17g"):format(value)
+    end
+    return sql.literal(tostring(value))
+  end
+
+  function api.array(self, values)
+    return literal.array(values or self)
+  end
+
+  function api.decode_array(_, text)
+    local list, message = literal.decode_array(text)
+    if not list then
+      error(error_.new("script", message), 0)
+    end
+    return list
+  end
+
+  function api.log(_, message, ...)
+    options.log("info", select("#", ...) > 0 and message:format(...) or tostring(message))
+  end
+
+  function api.notice(_, message, ...)
+    options.log("notice", select("#", ...) > 0 and message:format(...) or tostring(message))
+  end
+
+  api.null = json.null
+  api.json = {
+    encode = json.encode,
+    decode = function(text)
+      local value, message, offset = json.decode(text)
+      if value == nil then
+        error(error_.new("script", ("%s at byte %d"):format(message, offset)), 0)
+      end
+      return value
+    end,
+    array = json.array,
+    null = json.null,
+  }
+  api.version = session:server_version()
+  api.target = options.target
+
+  return setmetatable({}, {
+    __index = function(_, key)
+      local value = api[key]
+      if value == nil then
+        error(error_.new("script", ("db has no member %q"):format(tostring(key)),
+          { hint = "see docs/reference/db.md for what it has" }), 2)
+      end
+      return value
+    end,
+    __newindex = function()
+      error(error_.new("sandbox", "db is read-only"), 2)
+    end,
+    __metatable = false,
+    __name = "moonbird.db",
+  })
+end
+
+return M

@@ -1,0 +1,2 @@
+--- What is compiled in: `version` of the engine and journal_migrations(), the journal's own schema.
+return require "moonbird.native.embedded"

@@ -1,0 +1,15 @@
+--- Files and folders: the native module, so that layers above core can require it.
+--
+-- Every function that fails returns nil, a message that names the path, and the errno's name
+-- ("ENOENT"). Paths are relative to the process's current folder.
+--
+-- read(path) -> text                      write(path, data [, {exclusive=true}]) atomic
+-- append(path, data)                      list(dir) -> {{name, type}, ...} bytewise sorted
+-- names(dir) -> {name, ...} bytewise sorted, {[index] = type} of those that are no plain files
+-- stat(path) -> {type, size, mtime, mode, uid, gid}
+-- mkdir(path [, mode]) with parents       remove(path), remove_tree(path), rename(from, to)
+-- realpath(path), cwd(), chdir(path)      tempdir(prefix) -> a new private folder
+-- access(path, "r"|"w"|"x") -> boolean    chown(path, uid, gid), chmod(path, mode)
+-- read_files(dir, names) -> {{text, sha256} or {error, errno}, ...}
+-- hash_files(dir, names) -> {sha256 or false, ...}, {[index] = {error, errno}}
+return require "moonbird.native.fs"

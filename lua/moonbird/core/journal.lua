@@ -1,0 +1,226 @@
+--- The journal: reading a target's state, and the statements that enter a target and append to it.
+--
+-- The mechanism is in the database (migrations/*.sql): enter() is the one door, record() the one way to
+-- add an event. Here is only how they are called, so that a step and its event share a transaction.
+local sql = require "moonbird.native.sql"
+local json = require "moonbird.native.json"
+local error_ = require "moonbird.core.error"
+
+---@class moonbird.journal
+---@field schema string
+---@field quoted string
+local M = {}
+M.__index = M
+
+--- The target under which the journal's own schema is journaled.
+M.SELF = "@journal"
+
+--- A journal in a schema. Opens nothing.
+---@param schema string
+---@return moonbird.journal
+function M.new(schema)
+  return setmetatable({ schema = schema, quoted = sql.ident(schema) }, M)
+end
+
+local function absent(err)
+  -- undefined_table, invalid_schema_name, undefined_function: no journal here yet
+  return err.sqlstate == "42P01" or err.sqlstate == "3F000" or err.sqlstate == "42883"
+end
+
+---@class moonbird.journal.state
+---@field exists boolean whether the database has a journal
+---@field format integer newest migration of the journal's own schema that is applied (0: none)
+---@field engine string? the engine that applied it
+---@field head integer ordinal of the target's last event, 0 for none
+---@field applied table<integer, table> version -> row of the view `state`
+---@field open table[] events no later one of the same version settles: failures, half-done steps
+
+--- Reads a target's state in one round trip.
+---@param session moonbird.session
+---@param target string
+---@return moonbird.journal.state|nil
+---@return moonbird.error? err
+function M:read(session, target)
+  local q = self.quoted
+  local results, err = session:batch {
+    { ("select version, engine from %s.state where target = $1 and applies order by version desc limit 1")
+      :format(q), M.SELF },
+    { ("select version, version_text, id, name, phase, scope, compatibility, checksum, event, ordinal, "
+      .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms, "
+      .. "(extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms, applied_by "
+      .. "from %s.state where target = $1 and applies"):format(q), target },
+    { ("select version, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run, host, "
+      .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms from %s.journal j "
+      .. "where target = $1 and applies is null and not exists (select from %s.journal s where "
+      .. "s.target = j.target and s.version = j.version and s.ordinal > j.ordinal and s.applies is not null) "
+      .. "order by ordinal"):format(q, q), target },
+    { ("select coalesce(max(ordinal), 0) from %s.journal where target = $1"):format(q), target },
+  }
+  if not results then
+    if absent(err) then
+      return { exists = false, format = 0, head = 0, applied = {}, open = {} }
+    end
+    return nil, err
+  end
+  local applied = {}
+  local rows = results[2]
+  for i = 1, rows:count() do
+    local row = rows:row(i)
+    applied[row.version] = row
+  end
+  local open = results[3]:rows()
+  for _, row in ipairs(open) do
+    row.detail = row.detail and json.decode(row.detail) or {}
+  end
+  local own = results[1]:row(1)
+  return {
+    exists = true,
+    format = own and own.version or 0,
+    engine = own and own.engine,
+    head = results[4]:value(1),
+    applied = applied,
+    open = open,
+  }
+end
+
+--- The statement that takes the target's lock until the end of the transaction and checks the head.
+---@param target string
+---@param head integer
+---@return table item for session:batch
+function M:enter_item(target, head)
+  return { ("select %s.enter($1, $2)"):format(self.quoted), target, head }
+end
+
+--- The same as SQL text.
+---@param target string
+---@param head integer
+---@return string
+function M:enter_text(target, head)
+  return ("select %s.enter(%s, %d)"):format(self.quoted, sql.literal(target), head)
+end
+
+--- The statement that appends an event.
+---@param target string
+---@param ordinal integer the ordinal it must get
+---@param event table columns of the journal; `detail` a table
+---@return table item for session:batch
+function M:record_item(target, ordinal, event)
+  return { ("select %s.record($1, $2, $3::jsonb)"):format(self.quoted), target, ordinal,
+    json.encode(event) }
+end
+
+--- The same as SQL text, for blocks that are sent whole.
+---@param target string
+---@param ordinal integer
+---@param event table
+---@return string
+function M:record_text(target, ordinal, event)
+  return ("select %s.record(%s, %d, %s::jsonb)"):format(self.quoted, sql.literal(target), ordinal,
+    sql.literal(json.encode(event)))
+end
+
+--- Appends an event in a transaction of its own, behind the door.
+---@param session moonbird.session idle
+---@param target string
+---@param head integer
+---@param event table
+---@return true|nil
+---@return moonbird.error? err
+function M:append(session, target, head, event)
+  local results, err = session:batch {
+    self:enter_item(target, head),
+    self:record_item(target, head + 1, event),
+  }
+  if not results then
+    return nil, err
+  end
+  return true
+end
+
+--- The statement that tries the target's lock before the journal (and so enter()) exists.
+---@param target string
+---@return table item giving one boolean
+function M:try_lock_item(target)
+  return { "select pg_try_advisory_xact_lock(hashtextextended($1, 0))",
+    "moonbird/" .. self.schema .. "/" .. target }
+end
+
+--- Who holds a target's lock.
+---@param session moonbird.session
+---@param target string
+---@return table|nil holder { pid, application, client, state, since_s, user }; nil when nobody does
+---@return moonbird.error? err
+function M:holder(session, target)
+  local result, err = session:query([[
+    select a.pid, a.application_name as application, coalesce(host(a.client_addr), 'local') as client,
+           a.state, a.usename as user, extract(epoch from now() - a.xact_start)::float8 as since_s
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid,
+         (select hashtextextended($1, 0) as key) k
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and (l.classid::bigint << 32) | l.objid::bigint = k.key limit 1]],
+    { "moonbird/" .. self.schema .. "/" .. target })
+  if not result then
+    return nil, err
+  end
+  return result:row(1)
+end
+
+--- Events of one target or of all, newest first.
+---@param session moonbird.session
+---@param target? string
+---@param limit? integer
+---@return table[]|nil
+---@return moonbird.error? err
+function M:history(session, target, limit)
+  local result, err = session:query(([[
+    select seq, target, ordinal, event, applies, version, version_text, id, name, direction, phase, scope,
+           compatibility, checksum, outcome, to_char(started_at at time zone 'UTC',
+           'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as started_at, to_char(finished_at at time zone 'UTC',
+           'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as finished_at,
+           (extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms, applied_by,
+           os_user, host, git_commit, ci_run, engine, run, plan, sqlstate, error, detail, prev_hash, hash
+    from %s.journal where ($1::text is null or target = $1) and target <> '@journal'
+    order by seq desc limit $2]]):format(self.quoted), { target, limit }, 2)
+  if not result then
+    if absent(err) then
+      return {}
+    end
+    return nil, err
+  end
+  local rows = result:rows()
+  for _, row in ipairs(rows) do
+    row.detail = row.detail and json.decode(row.detail)
+  end
+  return rows
+end
+
+--- Checks the hash chains.
+---@param session moonbird.session
+---@param target? string
+---@return table[]|nil problems { target, ordinal, problem }; empty when every chain holds
+---@return moonbird.error? err
+function M:verify(session, target)
+  local result, err = session:query(("select target, ordinal, problem from %s.verify($1)")
+    :format(self.quoted), { target }, 1)
+  if not result then
+    if absent(err) then
+      return {}
+    end
+    return nil, err
+  end
+  return result:rows()
+end
+
+--- An error when the journal is newer than this engine understands.
+---@param state moonbird.journal.state
+---@param known integer newest migration of the journal's schema that this engine carries
+---@return moonbird.error|nil
+function M.too_new(state, known)
+  if state.format > known then
+    return error_.new("journal_newer", ("the journal is at version %d, this moonbird knows %d")
+      :format(state.format, known), { hint = ("use moonbird %s or newer"):format(state.engine or "?") })
+  end
+end
+
+return M

@@ -1,0 +1,2 @@
+--- JSON: encode(value [, pretty]), decode(text), array(table), null. See bindings/json.c.
+return require "moonbird.native.json"

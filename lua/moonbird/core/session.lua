@@ -1,0 +1,238 @@
+--- A session: one connection, the notices that came with it, and the reason it may no longer be used.
+--
+-- Low level: expected failures are `nil, err`. After an interruption, a run-out time limit or a lost
+-- connection the session is doomed: every further statement returns that first error, so that a script
+-- which swallows it with pcall can't go on as if nothing had happened. Only rollback() still works.
+local conn = require "moonbird.native.conn"
+local error_ = require "moonbird.core.error"
+
+---@class moonbird.session
+---@field conn userdata
+---@field on_notice function|nil called with each notice {severity, sqlstate, message, detail, hint}
+---@field doomed moonbird.error|nil
+---@field ahead table|nil a cursor whose next FETCH is under way
+local M = {}
+M.__index = M
+
+local FATAL = { interrupted = true, timeout = true, connection_lost = true }
+
+-- A dead network must not hang a deploy for the two hours of TCP's own defaults.
+local DEFAULTS = {
+  connect_timeout = "10",
+  client_encoding = "UTF8",
+  keepalives_idle = "30",
+  tcp_user_timeout = "60000",
+}
+
+--- Connects.
+---@param params table<string, string> libpq keywords
+---@param options? { application_name?: string, on_notice?: function }
+---@return moonbird.session|nil
+---@return moonbird.error? err code "connect"
+function M.open(params, options)
+  options = options or {}
+  local keywords = {}
+  for k, v in pairs(DEFAULTS) do
+    keywords[k] = v
+  end
+  keywords.application_name = options.application_name
+  for k, v in pairs(params) do
+    keywords[k] = v
+  end
+  local self = setmetatable({ conn = conn.new(), on_notice = options.on_notice }, M)
+  local ok, err = self.conn:connect(keywords)
+  if not ok then
+    return nil, err
+  end
+  return self
+end
+
+--- Takes in what a statement left: notices, the doom of the session.
+local function finish(self, result, err)
+  if self.on_notice then
+    for _, notice in ipairs(self.conn:notices()) do
+      self.on_notice(notice)
+    end
+  end
+  if result == nil and err and FATAL[err.code] then
+    self.doomed = err
+  end
+  return result, err
+end
+
+--- Ends what is half-read: a FETCH sent ahead, the rest of a COPY TO STDOUT.
+local function settle(self)
+  local cursor = self.ahead
+  if cursor then
+    self.ahead = nil
+    cursor.result, cursor.err = finish(self, self.conn:receive())
+  end
+  while self.conn:state() == "copy_out" do
+    local chunk, err = self.conn:copy_get()
+    if not chunk then
+      finish(self, nil, err)
+    end
+  end
+end
+
+local function usable(self)
+  if self.doomed then
+    return nil, self.doomed
+  end
+  if self.ahead or self.conn:state() == "copy_out" then
+    settle(self)
+    if self.doomed then
+      return nil, self.doomed
+    end
+  end
+  return true
+end
+
+--- Runs one statement, parameters bound.
+---@param sql string
+---@param params? table array of values, may hold nils when `count` is given
+---@param count? integer number of parameters
+---@return userdata|nil result nil without err for an empty statement or when a COPY began
+---@return moonbird.error? err
+function M:query(sql, params, count)
+  local ok, err = usable(self)
+  if not ok then
+    return nil, err
+  end
+  return finish(self, self.conn:query(sql, params, count))
+end
+
+--- Runs a string of statements as the server splits it: one implicit transaction.
+---@param sql string
+---@return userdata[]|nil results
+---@return moonbird.error? err with .index, the number of the statement that failed
+function M:simple(sql)
+  local ok, err = usable(self)
+  if not ok then
+    return nil, err
+  end
+  return finish(self, self.conn:simple(sql))
+end
+
+--- Runs several statements in one round trip as one implicit transaction.
+---@param items table[] { sql, param, ..., n = number of parameters }
+---@return userdata[]|nil results
+---@return moonbird.error? err with .index, the number of the item that failed
+function M:batch(items)
+  local ok, err = usable(self)
+  if not ok then
+    return nil, err
+  end
+  return finish(self, self.conn:batch(items))
+end
+
+--- Starts a statement without waiting for it; the answer lands in cursor.result or cursor.err when the
+--- session is next used or `receive` is called.
+---@param sql string
+---@param cursor table
+---@return true|nil
+---@return moonbird.error? err
+function M:send_ahead(sql, cursor)
+  local ok, err = usable(self)
+  if not ok then
+    return nil, err
+  end
+  ok, err = finish(self, self.conn:send(sql))
+  if ok then
+    self.ahead = cursor
+  end
+  return ok, err
+end
+
+--- Waits for the answer to what send_ahead() started.
+---@param cursor table
+function M:receive(cursor)
+  if self.ahead == cursor then
+    settle(self)
+  end
+end
+
+--- Sends a chunk of a COPY FROM STDIN.
+---@param data string
+---@return true|nil
+---@return moonbird.error? err
+function M:copy_put(data)
+  if self.doomed then
+    return nil, self.doomed
+  end
+  return finish(self, self.conn:copy_put(data))
+end
+
+--- Ends a COPY FROM STDIN; a reason makes it fail on purpose.
+---@param reason? string
+---@return userdata|nil result
+---@return moonbird.error? err
+function M:copy_end(reason)
+  return finish(self, self.conn:copy_end(reason))
+end
+
+--- The next chunk of a COPY TO STDOUT: whole rows.
+---@return string|nil chunk nil when it is over
+---@return moonbird.error? err
+function M:copy_get()
+  if self.doomed then
+    return nil, self.doomed
+  end
+  return finish(self, self.conn:copy_get())
+end
+
+--- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed".
+---@return string
+function M:state()
+  return self.conn:state()
+end
+
+--- Rolls back whatever is open and leaves the connection idle, or closed when that is impossible.
+--- Works on a doomed session and lifts the doom unless the connection is lost.
+function M:rollback()
+  if self.conn:state() == "copy_in" then
+    self.conn:copy_end("rolled back")
+  end
+  if self.ahead or self.conn:state() == "copy_out" then
+    settle(self)
+  end
+  local state = self.conn:state()
+  if state == "in_txn" or state == "failed" then
+    local _, err = self.conn:query("rollback")
+    if err and err.code ~= "connection_lost" then
+      -- An interruption may hit the ROLLBACK itself: once more, then give the connection up.
+      _, err = self.conn:query("rollback")
+    end
+    if err then
+      self.conn:close()
+    end
+  elseif state == "busy" then
+    self.conn:close()
+  end
+  if self.conn:state() == "idle" then
+    self.doomed = nil
+  elseif not self.doomed then
+    self.doomed = error_.new("connection_lost", "the connection was closed")
+  end
+end
+
+--- Process id of the server's backend.
+---@return integer
+function M:pid()
+  return self.conn:pid()
+end
+
+--- The server's version, as 150018.
+---@return integer
+function M:server_version()
+  return self.conn:server_version()
+end
+
+--- Closes the connection. Safe to call twice.
+function M:close()
+  self.conn:close()
+end
+
+M.__close = M.close
+
+return M

@@ -1,0 +1,259 @@
+--- Runs steps on a target, one after the other: the lock, the retries, the journal of failures, and going
+-- on from what other runners did meanwhile.
+local error_ = require "moonbird.core.error"
+local config = require "moonbird.config.config"
+local bootstrap = require "moonbird.exec.bootstrap"
+local monitor = require "moonbird.exec.monitor"
+local nontransactional = require "moonbird.exec.nontransactional"
+local plan = require "moonbird.plan.plan"
+local registry = require "moonbird.migration.registry"
+local retry = require "moonbird.exec.retry"
+local task = require "moonbird.core.task"
+local transactional = require "moonbird.exec.transactional"
+
+local M = {}
+
+-- Server defaults that decide how a step may be sent; read when the first step runs.
+local function read_server(target)
+  local result, err = target.session:query([[
+    select current_setting('default_transaction_isolation') as isolation,
+           current_setting('default_transaction_read_only') as read_only,
+           (extract(epoch from current_setting('deadlock_timeout')::interval) * 1000)::int as deadlock_ms,
+           pg_is_in_recovery() as standby]])
+  if not result then
+    return nil, err
+  end
+  local row = result:row(1)
+  if row.standby then
+    return nil, error_.new("connect", "the server is a standby and can't be written",
+      { hint = "give the URL of the primary, or add target_session_attrs=read-write" })
+  end
+  -- A pipeline's implicit transaction takes the defaults; where they are unusual we say BEGIN ourselves.
+  target.awaited_only = row.isolation ~= "read committed" or row.read_only == "on"
+  target.deadlock_timeout = row.deadlock_ms
+  return true
+end
+
+-- How long the waits for table locks may add up to before a step gives up.
+local LOCK_TOTAL = 60000
+
+--- The time limits of a step: flag, migration, environment, in that order.
+local function timeouts_of(run, migration)
+  local timeouts = config.timeouts(run.config, migration)
+  timeouts.lock_total = run.config.timeouts.lock_total or LOCK_TOTAL
+  return timeouts
+end
+
+--- Journals a failure; the reason the run ends is more important than whether this works.
+local function record_failure(target, step, err)
+  if err.code == "locked" or err.code == "history_moved" or target.session.doomed then
+    return
+  end
+  local ok, why = target:append {
+    event = "fail", outcome = "failed",
+    version = step.migration.version, version_text = step.migration.version_text,
+    id = step.migration.id, name = step.migration.name, direction = step.direction,
+    checksum = step.migration.checksum, plan = step.plan, sqlstate = err.sqlstate, error = err.message,
+    phase = step.migration.phase, scope = step.migration.scope,
+  }
+  if not ok then
+    target.run.report:log("debug", "the failure could not be journaled: " .. tostring(why), step)
+  end
+end
+
+--- Runs one step to its end: waits for the target's lock, retries lock timeouts.
+---@param target moonbird.target
+---@param step moonbird.step
+---@param budget { left: integer }
+---@return true|nil
+---@return moonbird.error? err
+function M.step(target, step, budget)
+  local run = target.run
+  local timeouts = timeouts_of(run, step.migration)
+  local attempt_fn = step.transactional and transactional.attempt or nontransactional.attempt
+  while true do
+    local ok, err = retry.run({
+      lock = timeouts.lock,
+      total = step.transactional and timeouts.lock_total or 0,
+      deadlock_timeout = target.deadlock_timeout,
+      blocked = function(failure, attempt, lock)
+        run.report:blocked(step, failure, attempt, lock, run.monitor:last_blockers())
+      end,
+    }, function(lock)
+      return run.monitor:watch(step, target.session:pid(), function()
+        return attempt_fn(target, step, { lock = lock, statement = timeouts.statement })
+      end)
+    end)
+    if ok then
+      return true
+    end
+    if err.code ~= "locked" then
+      err.blockers = err.sqlstate == "55P03" and run.monitor:last_blockers() or nil
+      return nil, error_.with(err, { migration = step.migration.id, target = target.name,
+        file = step.migration.file })
+    end
+    ok, err = target:wait_for_lock(budget)
+    if not ok then
+      return nil, err
+    end
+  end
+end
+
+local function run_steps(target, steps, budget, done)
+  for _, step in ipairs(steps) do
+    local err = target.run:expired()
+    if err then
+      return nil, err
+    end
+    target.run.report:step_started(step)
+    local started = task.now()
+    local ok
+    ok, err = M.step(target, step, budget)
+    local took = task.now() - started
+    if not ok then
+      if err.code == "history_moved" then
+        return nil, err
+      end
+      target.run.report:step_failed(step, err, took)
+      record_failure(target, step, err)
+      return nil, err
+    end
+    target.run.report:step_done(step, took)
+    done[#done + 1] = { step = step, duration_ms = took }
+  end
+  return true
+end
+
+--- What `up` would do now.
+---@param target moonbird.target
+---@param entries table[] the registry
+---@param options { to?: integer, steps?: integer, allow_out_of_order?: boolean }
+---@return moonbird.step[]|nil
+---@return moonbird.error? err
+---@return moonbird.comparison|nil
+function M.plan_up(target, entries, options)
+  local comparison = plan.compare(entries, target.state)
+  local err = plan.refusal(comparison, options)
+  if err then
+    return nil, err
+  end
+  local migrations
+  migrations, err = registry.load_all(plan.select_up(comparison, options))
+  if not migrations then
+    return nil, err
+  end
+  return plan.steps(migrations, "up", target.name, target.head), nil, comparison
+end
+
+--- What `down` would do now.
+---@param target moonbird.target
+---@param entries table[]
+---@param options { to?: integer, steps?: integer }
+---@return moonbird.step[]|nil
+---@return moonbird.error? err
+---@return moonbird.comparison|nil
+function M.plan_down(target, entries, options)
+  local comparison = plan.compare(entries, target.state)
+  local chosen = {}
+  for i, item in ipairs(plan.select_down(comparison, options)) do
+    if not item.entry then
+      return nil, error_.new("migration_file", ("%s is applied, but its file is gone"):format(
+        item.row.id or item.row.version_text),
+        { hint = "restore the file from version control; its down is needed" })
+    end
+    chosen[i] = item.entry
+  end
+  local migrations, err = registry.load_all(chosen)
+  if not migrations then
+    return nil, err
+  end
+  -- load_all sorts by version; a down goes newest application first.
+  local by_version = {}
+  for _, migration in ipairs(migrations) do
+    by_version[migration.version] = migration
+  end
+  local ordered = {}
+  for i, entry in ipairs(chosen) do
+    local migration = by_version[entry.version]
+    if not migration.down then
+      return nil, error_.new("irreversible", ("%s has no down%s"):format(migration.id,
+        migration.irreversible and (": " .. migration.irreversible) or ""),
+        { file = migration.file, migration = migration.id })
+    end
+    ordered[i] = migration
+  end
+  return plan.steps(ordered, "down", target.name, target.head), nil, comparison
+end
+
+--- Runs a direction to its end on a target, re-planning when another runner changes the history.
+---@param target moonbird.target
+---@param entries table[]
+---@param direction "up"|"down"
+---@param options { to?: integer, steps?: integer, allow_out_of_order?: boolean }
+---@return table[]|nil done { step, duration_ms } of this run
+---@return moonbird.error? err
+---@return table[] done also when it failed: what was committed before
+function M.run(target, entries, direction, options)
+  local run = target.run
+  local budget = { left = run.lock_wait }
+  local done = {}
+  local planner = direction == "up" and M.plan_up or M.plan_down
+  run.monitor = run.monitor or monitor.new(run)
+  local wanted = options.steps or (direction == "down" and not options.to and 1) or nil
+  local ok, err
+  while true do
+    local left = { to = options.to, steps = wanted and wanted - #done,
+      allow_out_of_order = options.allow_out_of_order }
+    if not target.state.exists then
+      -- Files are read and checked before anything is made on the server.
+      local _, early = planner(target, entries, left)
+      if early then
+        return nil, early, done
+      end
+    end
+    ok, err = bootstrap.ensure(target, budget)
+    if not ok then
+      break
+    end
+    local steps
+    steps, err = planner(target, entries, left)
+    if not steps then
+      ok = nil
+      break
+    end
+    run.report:plan(target, steps)
+    if #steps == 0 then
+      ok = true
+      break
+    end
+    if not target.deadlock_timeout then
+      ok, err = read_server(target)
+      if not ok then
+        break
+      end
+    end
+    ok, err = run_steps(target, steps, budget, done)
+    if ok or err.code ~= "history_moved" then
+      break
+    end
+    run.report:log("info", "another runner changed the history; planning again")
+    local refreshed
+    refreshed, err = target:refresh()
+    if not refreshed then
+      ok = nil
+      break
+    end
+  end
+  local flushed, flush_err = true, nil
+  if not target.session.doomed then
+    flushed, flush_err = target:flush()
+  end
+  if not ok then
+    return nil, err, done
+  elseif not flushed then
+    return nil, flush_err, done
+  end
+  return done, nil, done
+end
+
+return M

@@ -1,0 +1,176 @@
+--- A target under way: its session, its journal's head, and the settings its transactions begin with.
+local error_ = require "moonbird.core.error"
+local journal = require "moonbird.core.journal"
+local task = require "moonbird.core.task"
+
+---@class moonbird.target
+---@field run moonbird.run
+---@field name string "global" or the tenant
+---@field schema string|nil the tenant's schema
+---@field vars table
+---@field session moonbird.session
+---@field state moonbird.journal.state
+---@field head integer ordinal of the last event
+---@field unflushed boolean steps were committed with synchronous_commit off
+local M = {}
+M.__index = M
+
+-- How long to wait between two looks at a locked target, milliseconds.
+local POLL_MS = 200
+
+--- Opens a target: connects and reads its state.
+---@param run moonbird.run
+---@param spec? { name?: string, schema?: string, vars?: table }
+---@return moonbird.target|nil
+---@return moonbird.error? err
+function M.open(run, spec)
+  spec = spec or {}
+  local self = setmetatable({
+    run = run,
+    name = spec.name or "global",
+    schema = spec.schema,
+    vars = spec.vars or {},
+    unflushed = false,
+  }, M)
+  local ok, err = self:reconnect()
+  if not ok then
+    return nil, err
+  end
+  ok, err = self:refresh()
+  if not ok then
+    self:close()
+    return nil, err
+  end
+  return self
+end
+
+--- Opens the session anew, e.g. after it was lost.
+---@return true|nil
+---@return moonbird.error? err
+function M:reconnect()
+  if self.session then
+    self.session:close()
+  end
+  local session, err = self.run:connect(self.name)
+  if not session then
+    return nil, error_.with(err, { target = self.name })
+  end
+  self.session = session
+  return true
+end
+
+--- Reads the journal again.
+---@return true|nil
+---@return moonbird.error? err
+function M:refresh()
+  local state, err = self.run.journal:read(self.session, self.name)
+  if not state then
+    return nil, error_.with(err, { target = self.name })
+  end
+  self.state = state
+  self.head = state.head
+  return true
+end
+
+--- The statement that settles how a step's transaction runs, transaction-locally.
+---@param timeouts { lock: integer, statement: integer } milliseconds, 0 for none
+---@param durable boolean false: synchronous_commit off (the journal row shares the transaction, and WAL
+---       is ordered, so a crash of the server loses the step and its row together)
+---@return table item for session:batch
+function M:settings_item(timeouts, durable)
+  local names = {
+    { "lock_timeout", ("%dms"):format(timeouts.lock or 0) },
+    { "statement_timeout", ("%dms"):format(timeouts.statement or 0) },
+    { "idle_in_transaction_session_timeout", "0" },
+  }
+  if not durable then
+    names[#names + 1] = { "synchronous_commit", "off" }
+  end
+  local path = self:search_path()
+  if path then
+    names[#names + 1] = { "search_path", path }
+  end
+  local calls, item = {}, {}
+  for i, pair in ipairs(names) do
+    calls[i] = ("set_config('%s', $%d, true)"):format(pair[1], i)
+    item[i + 1] = pair[2]
+  end
+  item[1] = "select " .. table.concat(calls, ", ")
+  return item
+end
+
+--- The search_path of a tenant's steps; nil: the session's own.
+---@return string|nil
+function M:search_path()
+  if not self.schema then
+    return nil
+  end
+  local sql = require "moonbird.core.sql"
+  local parts = { sql.ident(self.schema) }
+  for _, shared in ipairs(self.run.config.shared_schemas or {}) do
+    parts[#parts + 1] = sql.ident(shared)
+  end
+  return table.concat(parts, ", ")
+end
+
+--- Waits while somebody else holds the target's lock. Polls from outside any transaction.
+---@param budget { left: integer } milliseconds that may still be spent, counted down here
+---@param name? string another target's lock
+---@return true|nil
+---@return moonbird.error? err code "locked", naming the holder, when the budget is spent
+function M:wait_for_lock(budget, name)
+  local holder = self.run.journal:holder(self.session, name or self.name)
+  if budget.left <= 0 then
+    local who = holder
+      and (": held by %s (pid %d, %s, on %s, for %ds)"):format(holder.application, holder.pid,
+        holder.user, holder.client, math.floor(holder.since_s or 0)) or ""
+    return nil, error_.new("locked", ("target %q is locked by another runner%s"):format(self.name, who),
+      { target = self.name, hint = "wait for it, or give more time with --lock-wait", holder = holder })
+  end
+  self.run.report:waiting_for_lock(self, holder)
+  -- Jitter, so that eight runners do not come back in step.
+  local pause = math.min(budget.left, POLL_MS // 2 + math.random(POLL_MS))
+  budget.left = budget.left - pause
+  return task.sleep(pause)
+end
+
+--- Makes sure that what was committed without waiting for the disk is there now.
+---@return true|nil
+---@return moonbird.error? err
+function M:flush()
+  if not self.unflushed then
+    return true
+  end
+  -- A transaction that writes WAL and commits synchronously flushes all WAL before it.
+  local _, err = self.session:query("select pg_logical_emit_message(true, 'moonbird', 'flush')")
+  if err then
+    return nil, err
+  end
+  self.unflushed = false
+  return true
+end
+
+--- Appends an event about a migration in a transaction of its own.
+---@param fields table
+---@return true|nil
+---@return moonbird.error? err
+function M:append(fields)
+  local ok, err = self.run.journal:append(self.session, self.name, self.head, self.run:event(fields))
+  if not ok then
+    return nil, err
+  end
+  self.head = self.head + 1
+  self.unflushed = false
+  return true
+end
+
+--- Closes the session.
+function M:close()
+  if self.session then
+    self.session:close()
+  end
+end
+
+M.JOURNAL = journal.SELF
+
+return M

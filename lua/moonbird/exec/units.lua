@@ -1,0 +1,115 @@
+--- The units of a step that has no transaction of its own: pieces that happen whole or not at all.
+--
+-- "atomic": one implicit or explicit transaction; its progress row commits with it.
+-- "alone":  a statement that can't run in a transaction; an intent row before, a probe after a death.
+-- "opaque": two-phase commit by hand, which nothing can make atomic with a journal row.
+--
+-- A transaction:false block is sent whole, as dbmate does, which makes it one implicit transaction; a
+-- COMMIT of its own ends a unit there, with the progress row put in just before it. It is split into
+-- single statements only when one of them can't run in a transaction: such a block can never have
+-- worked elsewhere.
+local error_ = require "moonbird.core.error"
+local hash = require "moonbird.core.sys".sha256
+
+local M = {}
+
+---@class moonbird.unit
+---@field kind "atomic"|"alone"|"opaque"
+---@field statements table[]
+---@field managed boolean the block asked for a transaction (mixed files): BEGIN and COMMIT are ours
+---@field sha string of its text
+
+local function make(kind, text, statements, managed)
+  local parts = {}
+  for i, st in ipairs(statements) do
+    parts[i] = text:sub(st.first, st.data_last or st.last)
+  end
+  return { kind = kind, statements = statements, managed = managed or false,
+    sha = hash(table.concat(parts, ";\n")) }
+end
+
+local TWO_PHASE = { prepare = true, commit_prepared = true, rollback_prepared = true }
+
+local function split_block(units, text, block)
+  local alone, control, opaque
+  for _, st in ipairs(block.statements) do
+    alone = alone or (st.class == "alone" and st)
+    control = control or (st.class == "control" and st)
+    opaque = opaque or (st.control and TWO_PHASE[st.control])
+  end
+  if alone and control then
+    return error_.new("migration_file", ("%s and %s can't stand in one block"):format(alone.tag, control.tag),
+      { line = alone.line, column = alone.column,
+        hint = "split the migration: what needs a transaction goes into one of its own" })
+  end
+  if opaque then
+    units[#units + 1] = make("opaque", text, block.statements)
+  elseif alone then
+    for _, st in ipairs(block.statements) do
+      units[#units + 1] = make(st.class == "alone" and "alone" or "atomic", text, { st })
+    end
+  else
+    local group = {}
+    for _, st in ipairs(block.statements) do
+      group[#group + 1] = st
+      if st.control == "commit" then
+        units[#units + 1] = make("atomic", text, group)
+        group = {}
+      end
+    end
+    if #group > 0 then
+      units[#units + 1] = make("atomic", text, group)
+    end
+  end
+end
+
+--- The units of a SQL body.
+---@param body table { text, blocks }
+---@return moonbird.unit[]|nil
+---@return moonbird.error? err
+function M.of(body)
+  local units = {}
+  for _, block in ipairs(body.blocks) do
+    if block.transaction then
+      units[#units + 1] = make("atomic", body.text, block.statements, true)
+    else
+      local err = split_block(units, body.text, block)
+      if err then
+        return nil, err
+      end
+    end
+  end
+  return units
+end
+
+--- The text of an atomic unit as one simple query, with `record` (SQL) put in before its last COMMIT or
+--- at its end; and where each statement stands in it.
+---@param text string the whole file
+---@param unit moonbird.unit
+---@param prefix string statements to send before
+---@param record string
+---@return string query
+---@return table[] places { at = character position of the statement, st = statement }
+function M.query_text(text, unit, prefix, record)
+  local parts, places = { prefix }, {}
+  local at = utf8.len(prefix) + 1
+  local function add(piece)
+    parts[#parts + 1] = piece
+    at = at + (utf8.len(piece) or #piece)
+  end
+  for i, st in ipairs(unit.statements) do
+    if i == #unit.statements and st.control == "commit" then
+      add(record .. ";\n")
+      record = nil
+    end
+    places[#places + 1] = { at = at, st = st }
+    add(text:sub(st.first, st.last))
+    add(";\n")
+  end
+  if record then
+    add(record .. ";\n")
+  end
+  return table.concat(parts), places
+end
+
+return M

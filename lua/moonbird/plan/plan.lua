@@ -1,0 +1,180 @@
+--- Plans: what to run, from the files and the target's state. Pure: no database, no clock.
+local error_ = require "moonbird.core.error"
+local hash = require "moonbird.core.sys".sha256
+
+local M = {}
+
+---@class moonbird.step
+---@field migration table
+---@field direction "up"|"down"
+---@field body table the migration's up or down
+---@field transactional boolean
+---@field durable boolean its commit waits for the disk (the last step of a run always does)
+---@field plan string sha256 of the plan it belongs to
+
+---@class moonbird.comparison
+---@field applied table[] { entry = registry entry or nil, row = journal row }, by version
+---@field pending table[] registry entries, by version
+---@field changed table[] applied ones whose file changed
+---@field missing table[] journal rows without a file
+---@field out_of_order table[] pending ones older than the newest applied
+
+--- Holds files against a target's state.
+---@param entries table[] sorted by version
+---@param state moonbird.journal.state
+---@return moonbird.comparison
+function M.compare(entries, state)
+  local result = { applied = {}, pending = {}, changed = {}, missing = {}, out_of_order = {} }
+  local files = {}
+  local newest = nil
+  for version in pairs(state.applied) do
+    newest = (not newest or version > newest) and version or newest
+  end
+  for _, entry in ipairs(entries) do
+    files[entry.version] = true
+    local row = state.applied[entry.version]
+    if row then
+      local item = { entry = entry, row = row }
+      result.applied[#result.applied + 1] = item
+      if row.checksum and row.checksum ~= entry.checksum then
+        result.changed[#result.changed + 1] = item
+      end
+    else
+      result.pending[#result.pending + 1] = entry
+      if newest and entry.version < newest then
+        result.out_of_order[#result.out_of_order + 1] = entry
+      end
+    end
+  end
+  for version, row in pairs(state.applied) do
+    if not files[version] then
+      result.missing[#result.missing + 1] = row
+      result.applied[#result.applied + 1] = { row = row }
+    end
+  end
+  local function by_version(a, b)
+    return a.row.version < b.row.version
+  end
+  table.sort(result.applied, by_version)
+  table.sort(result.missing, function(a, b)
+    return a.version < b.version
+  end)
+  return result
+end
+
+local function problem_list(code, message, hint, items, text)
+  local problems = {}
+  for i, item in ipairs(items) do
+    problems[i] = { file = item.file or (item.entry and item.entry.file), message = text(item) }
+  end
+  return error_.new(code, message, { problems = problems, hint = hint })
+end
+
+--- Why an `up` may not go on: changed files, or late ones.
+---@param comparison moonbird.comparison
+---@param options { allow_out_of_order?: boolean }
+---@return moonbird.error|nil
+function M.refusal(comparison, options)
+  if #comparison.changed > 0 then
+    return problem_list("checksum", #comparison.changed == 1
+      and "an applied migration was changed afterwards"
+      or ("%d applied migrations were changed afterwards"):format(#comparison.changed),
+      "restore the file and add a new migration, or accept the change: moonbird repair VERSION --accept",
+      comparison.changed, function(item)
+        return ("applied as %s, the file is %s now"):format(item.row.checksum:sub(1, 12),
+          item.entry.checksum:sub(1, 12))
+      end)
+  end
+  if #comparison.out_of_order > 0 and not options.allow_out_of_order then
+    local newest
+    for _, item in ipairs(comparison.applied) do
+      newest = item.row
+    end
+    return problem_list("out_of_order", ("older than %s, which is applied"):format(newest.version_text),
+      "give it a newer version (rename the file), or run with --allow-out-of-order",
+      comparison.out_of_order, function(entry)
+        return ("%s is pending, but %s is applied already"):format(entry.version_text, newest.version_text)
+      end)
+  end
+end
+
+--- The pending entries that an `up` is to run.
+---@param comparison moonbird.comparison
+---@param options { to?: integer, steps?: integer }
+---@return table[] entries
+function M.select_up(comparison, options)
+  local chosen = {}
+  for _, entry in ipairs(comparison.pending) do
+    if options.steps and #chosen >= options.steps then
+      break
+    end
+    if not options.to or entry.version <= options.to then
+      chosen[#chosen + 1] = entry
+    end
+  end
+  return chosen
+end
+
+--- The applied items that a `down` is to take back, newest application first.
+---@param comparison moonbird.comparison
+---@param options { to?: integer, steps?: integer } `to` stays applied itself
+---@return table[] items { entry, row }
+function M.select_down(comparison, options)
+  local items = {}
+  for _, item in ipairs(comparison.applied) do
+    if not options.to or item.row.version > options.to then
+      items[#items + 1] = item
+    end
+  end
+  table.sort(items, function(a, b)
+    return a.row.ordinal > b.row.ordinal
+  end)
+  local wanted = options.to and #items or options.steps or 1
+  return table.move(items, 1, math.min(wanted, #items), 1, {})
+end
+
+--- Whether a body runs as one transaction.
+---@param migration table
+---@param body table STEP of the migration
+---@return boolean
+function M.transactional(migration, body)
+  if body.kind == "function" then
+    return migration.transaction ~= false
+  end
+  for _, block in ipairs(body.blocks) do
+    if not block.transaction then
+      return false
+    end
+  end
+  return true
+end
+
+--- Makes the steps and the plan's hash.
+---@param migrations table[] loaded migrations in the order to run
+---@param direction "up"|"down"
+---@param target string
+---@param head integer
+---@return moonbird.step[]
+---@return string hash
+function M.steps(migrations, direction, target, head)
+  local parts = { target, tostring(head), direction }
+  for _, migration in ipairs(migrations) do
+    parts[#parts + 1] = migration.id .. " " .. migration.checksum
+  end
+  local plan = hash(table.concat(parts, "\n"))
+  local steps = {}
+  for i, migration in ipairs(migrations) do
+    local body = direction == "up" and migration.up or migration.down
+    steps[i] = {
+      migration = migration,
+      direction = direction,
+      body = body,
+      transactional = M.transactional(migration, body),
+      durable = i == #migrations,
+      plan = plan,
+    }
+  end
+  return steps, plan
+end
+
+return M
