@@ -15,6 +15,9 @@
 #include "bindings/sandbox.h"
 #include "bindings/task.h"
 #include "engine/base/base.h"
+#include "engine/loop/loop.h"
+#include "engine/pg/conn.h"
+#include "engine/sql/parse.h"
 
 static mbl_alloc_state memory;
 
@@ -71,6 +74,15 @@ static int luaopen_embedded(lua_State *L)
     lua_newtable(L);
     lua_pushstring(L, MB_VERSION);
     lua_setfield(L, -2, "version");
+    lua_createtable(L, 0, 3);
+    lua_pushfstring(L, "%d.%d", mb_conn_library_version() / 10000,
+                    mb_conn_library_version() % 10000);
+    lua_setfield(L, -2, "libpq");
+    lua_pushstring(L, mb_loop_library_version());
+    lua_setfield(L, -2, "libuv");
+    lua_pushstring(L, mb_sql_library_version());
+    lua_setfield(L, -2, "libpg_query");
+    lua_setfield(L, -2, "libraries");
     lua_pushcfunction(L, l_journal_migrations);
     lua_setfield(L, -2, "journal_migrations");
     return 1;

@@ -10,9 +10,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/base/hash.h"
-
 enum {
     FIRST_READ = 16 * 1024, /* most migrations fit: one read for the text, one that finds the end */
-    MAX_DEPTH = 200,        /* of remove_tree: each level holds a descriptor */
-    HASH_BATCH = 128,       /* files a hashing thread takes at once */
-    HASH_HELPERS = 3        /* beside the calling thread */
+    MAX_DEPTH = 200         /* of remove_tree: each level holds a descriptor */
 };
 
 static int read_all(int fd, mb_buf *out)
@@ -89,60 +82,6 @@ int mb_file_write_fd(int fd, const void *data, size_t len)
     }
     return 0;
 }
-
-/* Hashing many files ---------------------------------------------------------------------------
- *
- * Every run compares the checksums of all applied migrations, and with thousands of small files the
- * time goes into opening them. The helpers share nothing but the counter of what is taken next.
- */
-
-typedef struct hash_job {
-    int dirfd;
-    const char *const *names;
-    size_t count;
-    mb_file_hash *out;
-    atomic_size_t next;
-} hash_job;
-
-static void *hash_worker(void *arg)
-{
-    hash_job *job = arg;
-    mb_buf buf = MB_BUF_INIT;
-    size_t from;
-    while ((from = atomic_fetch_add(&job->next, HASH_BATCH)) < job->count) {
-        size_t to = job->count - from < HASH_BATCH ? job->count : from + HASH_BATCH;
-        for (size_t i = from; i < to; i++) {
-            mb_buf_clear(&buf);
-            job->out[i].code = mb_file_read_at(job->dirfd, job->names[i], &buf);
-            if (job->out[i].code == 0)
-                mb_sha256_hex(buf.data, buf.len, job->out[i].hex);
-        }
-    }
-    mb_buf_free(&buf);
-    return NULL;
-}
-
-void mb_file_hash_all(int dirfd, const char *const *names, size_t count, mb_file_hash *out)
-{
-    hash_job job = {.dirfd = dirfd, .names = names, .count = count, .out = out};
-    pthread_t helpers[HASH_HELPERS];
-    size_t started = 0;
-    sigset_t all, before;
-
-    atomic_init(&job.next, 0);
-    /* signals stay with the thread that runs the event loop */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (started < HASH_HELPERS && count >= HASH_BATCH * 4 * (started + 1) &&
-           pthread_create(&helpers[started], NULL, hash_worker, &job) == 0)
-        started++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    hash_worker(&job); /* does all of it where no thread could be made */
-    for (size_t i = 0; i < started; i++)
-        pthread_join(helpers[i], NULL);
-}
-
-/* Writing -------------------------------------------------------------------------------------- */
 
 /* For what is no regular file (a terminal, /dev/null, a FIFO), where replacing would be wrong. */
 static int write_through(const char *path, int flags, const void *data, size_t len)

@@ -42,11 +42,6 @@ typedef struct mb_file_stat {
     unsigned gid;
 } mb_file_stat;
 
-typedef struct mb_file_hash {
-    int code;     /* errno value, 0 = hex is good */
-    char hex[65]; /* lower case */
-} mb_file_hash;
-
 /* mb_file_write: fail with EEXIST instead of replacing what is there. */
 #define MB_FILE_EXCLUSIVE 1u
 
@@ -57,13 +52,9 @@ MB_NODISCARD int mb_file_read_at(int dirfd, const char *name, mb_buf *out);
 /* Opens a folder for mb_file_read_at; the caller closes *fd. */
 MB_NODISCARD int mb_file_open_dir(const char *path, int *fd);
 
-/* SHA-256 of many files of one open folder: fills out[i] for names[i]. Of many files a part is read
- * by helper threads, which live only as long as the call. */
-void mb_file_hash_all(int dirfd, const char *const *names, size_t count, mb_file_hash *out);
-
 /* Replaces or makes a file in one step: a reader sees the old content or the new, never a part,
- * also after a crash (temporary file, fsync, rename, fsync of the folder). An existing file keeps its
- * permission bits, a symbolic link is written through, a device or FIFO is simply written to. */
+ * also after a crash (temporary file, fsync, rename, fsync of the folder). An existing file keeps
+ * its permission bits, a symbolic link is written through, a device or FIFO is written to. */
 MB_NODISCARD int mb_file_write(const char *path, const void *data, size_t len, unsigned flags);
 /* Adds to the end of a file, made if missing. */
 MB_NODISCARD int mb_file_append(const char *path, const void *data, size_t len);

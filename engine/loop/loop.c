@@ -88,6 +88,11 @@ uint64_t mb_loop_now(const mb_loop *loop)
     return uv_now(&loop->uv);
 }
 
+const char *mb_loop_library_version(void)
+{
+    return uv_version_string();
+}
+
 struct uv_loop_s *mb_loop_uv(mb_loop *loop)
 {
     return &loop->uv;

@@ -43,6 +43,9 @@ void mb_work_run(mb_loop *loop, void (*work)(void *arg), void (*done)(void *arg)
 typedef void (*mb_signal_fn)(void *owner, int signum);
 void mb_loop_on_signal(mb_loop *loop, mb_signal_fn fn, void *owner);
 
+/* libuv's version, "1.44.2". */
+const char *mb_loop_library_version(void);
+
 /* For the other files of this folder. */
 struct uv_loop_s *mb_loop_uv(mb_loop *loop);
 

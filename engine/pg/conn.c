@@ -157,6 +157,11 @@ static void on_cancel(mb_wait *wait)
 
 /* Life -------------------------------------------------------------------------------------------- */
 
+int mb_conn_library_version(void)
+{
+    return PQlibVersion();
+}
+
 mb_conn *mb_conn_new(mb_sched *sched)
 {
     mb_conn *conn = mb_calloc(1, sizeof *conn);

@@ -37,6 +37,8 @@ typedef enum mb_conn_status {
     MB_CONN_COPY_OUT  /* wants mb_conn_copy_get() until it is over */
 } mb_conn_status;
 
+/* libpq's version as 150020. */
+int mb_conn_library_version(void);
 /* A new closed connection; free it with mb_conn_free(), which also closes. */
 mb_conn *mb_conn_new(mb_sched *sched);
 void mb_conn_free(mb_conn **conn);

@@ -56,7 +56,7 @@ static MB_PRINTF(2, 3) void add_hint(parser *p, const char *fmt, ...)
 
 static bool is_blank(char c)
 {
-    return c == ' ' || c == '\t' || c == '\f' || c == '\v' || c == '\r';
+    return c == ' ' || c == '\t' || c == '\f' || c == '\r';
 }
 
 static size_t skip_blanks(const char *text, size_t pos, size_t end)
@@ -87,6 +87,7 @@ static bool take_any_case(const char *text, size_t *pos, size_t end, const char 
  */
 static direction directive(const char *text, size_t begin, size_t end, size_t *options)
 {
+    *options = end;
     bool line_start = begin == 0 || text[begin - 1] == '\n' ||
                       (begin == 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0);
     if (!line_start || text[begin] != '-')

@@ -110,3 +110,8 @@ mb_parse_range *mb_sql_parse_split(const char *text, size_t len, size_t *count,
     free(input);
     return ranges;
 }
+
+const char *mb_sql_library_version(void)
+{
+    return PG_VERSION;
+}

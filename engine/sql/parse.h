@@ -32,4 +32,7 @@ typedef struct mb_parse_range {
 mb_parse_range *mb_sql_parse_split(const char *text, size_t len, size_t *count,
                                    mb_parse_error *error);
 
+/* libpg_query's version: that of the grammar it carries, "15.1". */
+const char *mb_sql_library_version(void);
+
 #endif

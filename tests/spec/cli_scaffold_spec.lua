@@ -126,7 +126,7 @@ describe("cli.completion", function()
   local spec = {
     name = "moonbird",
     options = {
-      { long = "--env", short = "-e", arg = "ENV", help = "the environment's name" },
+      { long = "env", short = "e", arg = "ENV", help = "the environment's name" },
       { long = "--color", arg = "WHEN", choices = { "auto", "always", "never" }, help = "colour [when]" },
       { short = "-C", arg = "DIR", help = "project folder" },
       { long = "--json", help = "as JSON" },
@@ -134,6 +134,7 @@ describe("cli.completion", function()
     commands = {
       { name = "up", help = "apply", options = { { long = "--to", arg = "VERSION" }, { long = "--dry-run" } } },
       { name = "run", help = "run a script: yours", args = { "SCRIPT.lua", "ARGS" } },
+      { name = "help", args = { { name = "COMMAND" } } },
       { name = "cluster", help = "the embedded server", choices = { "start", "stop" } },
     },
   }
@@ -159,11 +160,12 @@ describe("cli.completion", function()
 
   it("completes in bash", function()
     assert.are.equal("up", offered "moonbird u")
-    assert.are.equal("--color --env --json -C -e cluster run up", offered "moonbird ")
+    assert.are.equal("--color --env --json -C -e cluster help run up", offered "moonbird ")
     assert.are.equal("--dry-run --to", offered "moonbird up --")
     assert.are.equal("always auto", offered "moonbird --color a")
     assert.are.equal("start stop", offered "moonbird -e up cluster ")
     assert.are.equal("", offered "moonbird up --to ")
+    assert.are.equal("cluster help run up", offered "moonbird help ")
   end)
 
   it("makes scripts for zsh and fish", function()

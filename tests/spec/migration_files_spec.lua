@@ -81,7 +81,8 @@ describe("a .sql migration", function()
     assert.are.same({}, m.timeouts)
     assert.is_nil(m.description)
     assert.are.equal(0, #m.down.blocks[1].statements)
-    assert.are.equal("contract_breaking", load("001_x.sql", "-- phase: contract\n-- migrate:up\n-- migrate:down\n").compatibility)
+    m = load("001_x.sql", "-- phase: contract\n-- migrate:up\n-- migrate:down\n")
+    assert.are.equal("contract_breaking", m.compatibility)
   end)
 
   it("takes the purpose for a description, and a project's own phase for prose", function()
@@ -110,17 +111,19 @@ describe("a .sql migration", function()
   end)
 
   it("does not end or break the transaction it runs in", function()
+    local inside = " inside a migration that moonbird runs in a transaction | remove it, or write "
     assert.are.same({
-      "2:1 BEGIN inside a migration that moonbird runs in a transaction | remove it, or write `-- migrate:up transaction:false`",
+      "2:1 BEGIN" .. inside .. "`-- migrate:up transaction:false`",
       "3:3 CREATE INDEX CONCURRENTLY cannot run inside a transaction | write `-- migrate:up transaction:false`",
-      "4:1 COMMIT inside a migration that moonbird runs in a transaction | remove it, or write `-- migrate:up transaction:false`",
-      "6:1 ROLLBACK inside a migration that moonbird runs in a transaction | remove it, or write `-- migrate:down transaction:false`",
+      "4:1 COMMIT" .. inside .. "`-- migrate:up transaction:false`",
+      "6:1 ROLLBACK" .. inside .. "`-- migrate:down transaction:false`",
     }, problems_of("001_x.sql", "-- migrate:up\nbegin;\n  create index concurrently i on t(a);\ncommit;\n"
       .. "-- migrate:down\nrollback;\n"))
   end)
 
   it("may do all that without a transaction, and may use savepoints with one", function()
-    load("001_x.sql", "-- migrate:up transaction:false\nbegin; commit; vacuum;\n-- migrate:down\nsavepoint a; rollback to a;\n")
+    load("001_x.sql", "-- migrate:up transaction:false\nbegin; commit; vacuum;\n"
+      .. "-- migrate:down\nsavepoint a; rollback to a;\n")
   end)
 
   it("is not fooled by quotes and comments", function()
@@ -129,10 +132,7 @@ describe("a .sql migration", function()
   end)
 
   it("tells every problem with its place", function()
-    assert.are.same({ "2:8 unterminated quoted string" }, (function()
-      local list = problems_of("001_x.sql", "-- migrate:up\nselect 'x;\n-- migrate:down\n")
-      return { (list[1]:gsub("^(%d+:%d+) .*$", "%1 unterminated quoted string")) }
-    end)())
+    assert.matches("^2:8 ", problems_of("001_x.sql", "-- migrate:up\nselect 'x;\n-- migrate:down\n")[1])
     assert.are.same({
       '1:1 "phase" must be "expand" or "contract", not "contrct" | did you mean "contract"?',
       '2:1 unknown key "scop" in the file\'s head | did you mean "scope"?',

@@ -13,8 +13,8 @@ describe("migration.name", function()
   end)
 
   for _, file in ipairs({
-    "README.md", ".gitkeep", ".001_x.sql", "checksums.json", "001_x.sql~", "001_x.sql.bak", "001_notes.txt", "001_x.sql.orig",
-    "Makefile", "schema.dump", "2025-plan.md",
+    "README.md", ".gitkeep", ".001_x.sql", "checksums.json", "001_x.sql~", "001_x.sql.bak", "001_notes.txt",
+    "001_x.sql.orig", "Makefile", "schema.dump", "2025-plan.md",
   }) do
     it("ignores " .. file, function()
       assert.are.same({}, { name.parse(file) })
@@ -32,7 +32,8 @@ describe("migration.name", function()
     ["001_x.up.sql"] = 'put both directions into one file "001_x.sql", below `-- migrate:up` and `-- migrate:down`',
     ["8-x.down.sql"] = 'put both directions into one file "8_x.sql", below `-- migrate:up` and `-- migrate:down`',
     ["schema.sql"] = "start it with a version (`moonbird new` makes one), or move it to a sub-folder",
-    ["helpers.lua"] = "start it with a version (`moonbird new` makes one), or move it to a sub-folder, from where migrations can require it",
+    ["helpers.lua"] = "start it with a version (`moonbird new` makes one), or move it to a sub-folder, "
+      .. "from where migrations can require it",
     ["001_x.sq"] = "rename it, or move it out of the migrations folder",
     ["1234567890123_x.mjs"] = "rename it, or move it out of the migrations folder",
   }) do

@@ -5,9 +5,9 @@ local nearest = require "moonbird.util.nearest"
 local M = {}
 
 ---@class moonbird.completion.option
----@field long? string "--url"
----@field short? string "-u"
----@field arg? string name of its value, nil for a switch; "FILE" and "DIR" complete paths
+---@field long? string "url" or "--url"
+---@field short? string "u" or "-u"
+---@field arg? string name of its value, nil for a switch; "FILE", "DIR" and "SCRIPT" complete paths
 ---@field choices? string[] values
 ---@field help? string
 
@@ -15,7 +15,7 @@ local M = {}
 ---@field name string
 ---@field help? string
 ---@field options? moonbird.completion.option[]
----@field args? string[] names of its arguments, or words to offer where one has `choices`
+---@field args? (string|{name: string, choices?: string[]})[] its arguments; "COMMAND" offers the commands
 ---@field choices? string[] words its first argument may be
 
 ---@class moonbird.completion.spec
@@ -52,9 +52,8 @@ local function words_of(command)
   end
   local words = {}
   for _, arg in ipairs(command.args or {}) do
-    if type(arg) == "table" then
-      table.move(arg.choices or {}, 1, #(arg.choices or {}), #words + 1, words)
-    end
+    local choices = type(arg) == "table" and arg.choices or {}
+    table.move(choices, 1, #choices, #words + 1, words)
   end
   return words
 end
@@ -277,6 +276,39 @@ local function fish(spec)
   return table.concat(out, "\n") .. "\n"
 end
 
+local function dashed(name, dashes)
+  return name and (name:sub(1, 1) == "-" and name or dashes .. name) or nil
+end
+
+local function dashed_options(options)
+  local result = {}
+  for i, option in ipairs(options or {}) do
+    result[i] = {
+      long = dashed(option.long, "--"), short = dashed(option.short, "-"), arg = option.arg,
+      choices = option.choices, help = option.help,
+    }
+  end
+  return result
+end
+
+--- The description with what the makers above count on: options with their dashes, choices resolved.
+local function complete(spec)
+  local result = { name = spec.name, options = dashed_options(spec.options), commands = {} }
+  for i, command in ipairs(spec.commands) do
+    local choices = command.choices
+    for _, arg in ipairs(command.args or {}) do
+      if (type(arg) == "table" and arg.name or arg) == "COMMAND" then
+        choices = command_names(spec)
+      end
+    end
+    result.commands[i] = {
+      name = command.name, help = command.help, args = command.args, choices = choices,
+      options = dashed_options(command.options),
+    }
+  end
+  return result
+end
+
 M.shells = { bash = bash, zsh = zsh, fish = fish }
 
 --- The completion script for a shell.
@@ -290,7 +322,7 @@ function M.script(shell, spec)
     return nil, error_of.new("usage", ("there is no completion for the shell \"%s\""):format(shell),
       { hint = nearest.hint(shell, M.shells) })
   end
-  return make(spec)
+  return make(complete(spec))
 end
 
 return M

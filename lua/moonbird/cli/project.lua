@@ -12,17 +12,29 @@ local M = {}
 
 local CLUSTER_DIR = ".moonbird/pg"
 
---- Loads the configuration for the flags given; also changes into -C DIR.
+--- Goes where -C DIR says, once.
 ---@param args table
----@return moonbird.config|nil
+---@return true|nil
 ---@return moonbird.error? err
-function M.config(args)
+function M.enter(args)
   if args.dir then
     local ok, message = fs.chdir(args.dir)
     if not ok then
       return nil, error_.new("usage", ("cannot enter \"%s\": %s"):format(args.dir, message))
     end
     args.dir = nil
+  end
+  return true
+end
+
+--- Loads the configuration for the flags given; goes where -C DIR says.
+---@param args table
+---@return moonbird.config|nil
+---@return moonbird.error? err
+function M.config(args)
+  local ok, err = M.enter(args)
+  if not ok then
+    return nil, err
   end
   return config.load {
     environment = args.env,

@@ -57,7 +57,7 @@ local TIMES = {
   { long = "lock-wait", arg = "TIME", convert = milliseconds,
     help = "how long to wait for another runner (default 60s)" },
   { long = "lock-timeout", arg = "TIME", convert = milliseconds,
-    help = "longest single wait for a table lock (default 2s)" },
+    help = "longest single wait for a table lock (default 5s)" },
   { long = "statement-timeout", arg = "TIME", convert = milliseconds, help = "longest a statement may run" },
   { long = "timeout", arg = "TIME", convert = milliseconds, help = "longest the whole run may take" },
 }

@@ -50,6 +50,7 @@ end
 ---@field run? fun(text: string, st: table, params?: table, count?: integer): userdata|nil, moonbird.error?
 ---       how a statement is run (default: in the managed transaction)
 ---@field atomic? fun(fn: function): ... how atomic() runs (default: a savepoint)
+---@field script? boolean no managed transaction around: statements commit on their own, atomic() is one
 ---@field log fun(level: string, message: string)
 ---@field observe? fun(text: string, st: table) told of each statement before it is sent
 
@@ -59,7 +60,8 @@ end
 function M.new(options)
   local session = options.session
   local run = options.run or function(text, st, params, count)
-    return statement.run(session, text, st, params, count)
+    local managed = not options.script
+    return (managed and statement.run or statement.send)(session, text, st, params, count)
   end
   local observe = options.observe or function() end
   local depth = 0
@@ -130,6 +132,9 @@ function M.new(options)
 
   function api.copy_in(_, text, source)
     local st = single(text, "copy_in")
+    if session:state() == "idle" and not options.script then
+      error(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }), 0)
+    end
     observe(text, st)
     local _, err = session:query(text:sub(st.first, st.last))
     if err then
@@ -208,7 +213,27 @@ function M.new(options)
     end
   end
 
+  local function transaction(fn)
+    local _, err = session:query("begin")
+    if err then
+      raise(err)
+    end
+    local result = table.pack(pcall(fn))
+    if result[1] then
+      _, err = session:query("commit")
+      if not err then
+        return table.unpack(result, 2, result.n)
+      end
+      result[2] = err
+    end
+    session:rollback()
+    error(result[2], 0)
+  end
+
   local function savepoint(fn)
+    if options.script and session:state() == "idle" then
+      return transaction(fn)
+    end
     depth = depth + 1
     local name = "moonbird_" .. depth
     local function command(text)

@@ -54,7 +54,7 @@
 ---@field sections moonbird.sql.section[]
 
 ---@alias moonbird.sql.found moonbird.sql.statement[]?
----@alias moonbird.sql.split fun(sql: string, first?: integer, last?: integer): moonbird.sql.found, moonbird.sql.problem?
+---@alias moonbird.sql.split fun(s: string, first?: integer, last?: integer): moonbird.sql.found, moonbird.sql.problem?
 ---@alias moonbird.sql.parse fun(text: string): string?, { message: string, offset: integer }?
 
 ---@class moonbird.sql

@@ -203,7 +203,7 @@ function M.run(target, entries, direction, options)
   local ok, err
   while true do
     local left = { to = options.to, steps = wanted and wanted - #done,
-      allow_out_of_order = options.allow_out_of_order }
+      only = options.only, allow_out_of_order = options.allow_out_of_order }
     if not target.state.exists then
       -- Files are read and checked before anything is made on the server.
       local _, early = planner(target, entries, left)

@@ -547,9 +547,18 @@ local function run_leased(self)
     return nil, err
   end
   failpoint("nontx.before_done")
+  local done = transactional.done_event(target, step)
+  local began
+  began, err = target.session:query(("select max(started_at)::text from %s.journal where target = $1 "
+    .. "and version = $2 and event = 'start'"):format(target.run.journal.quoted),
+    { target.name, step.migration.version })
+  if not began then
+    return nil, err
+  end
+  done.started_at = began:value(1, 1) -- the journal's duration is the whole step's
   local results
   results, err = target.session:batch {
-    target.run.journal:record_item(target.name, target.head + 1, transactional.done_event(target, step)),
+    target.run.journal:record_item(target.name, target.head + 1, done),
   }
   if not results then
     return nil, err

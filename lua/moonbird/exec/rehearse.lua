@@ -55,7 +55,6 @@ function M.run(target, entries, direction, options)
     return nil, err
   end
   local blocked_by
-  report.statements = true
   for _, step in ipairs(steps) do
     local id = step.migration.id
     if not step.transactional then
@@ -64,6 +63,7 @@ function M.run(target, entries, direction, options)
     elseif blocked_by then
       result.not_rehearsed[#result.not_rehearsed + 1] = { id = id, reason = "it comes after " .. blocked_by }
     else
+      report:show_statements(true)
       report:print(report.out.bold("-- " .. id .. " (" .. direction .. ")"))
       ok, err = transactional.run_body(target, step)
       if not ok then
@@ -72,7 +72,7 @@ function M.run(target, entries, direction, options)
       result.rehearsed[#result.rehearsed + 1] = { id = id }
     end
   end
-  report.statements = false
+  report:show_statements(false)
   target.session:rollback()
   if not ok then
     return result, error_.with(err, { hint = "this was a dry run; nothing was changed" })

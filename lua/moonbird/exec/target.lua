@@ -1,6 +1,7 @@
 --- A target under way: its session, its journal's head, and the settings its transactions begin with.
 local error_ = require "moonbird.core.error"
 local journal = require "moonbird.core.journal"
+local sql = require "moonbird.core.sql"
 local task = require "moonbird.core.task"
 
 ---@class moonbird.target
@@ -99,18 +100,15 @@ function M:settings_item(timeouts, durable)
   return item
 end
 
---- The search_path of a tenant's steps; nil: the session's own.
+--- The search_path of this target's steps: the tenant's schema, then what is configured; nil: the
+--- session's own.
 ---@return string|nil
 function M:search_path()
-  if not self.schema then
-    return nil
+  local parts = { self.schema and sql.ident(self.schema) }
+  for _, schema in ipairs(self.run.config.search_path or {}) do
+    parts[#parts + 1] = sql.ident(schema)
   end
-  local sql = require "moonbird.core.sql"
-  local parts = { sql.ident(self.schema) }
-  for _, shared in ipairs(self.run.config.shared_schemas or {}) do
-    parts[#parts + 1] = sql.ident(shared)
-  end
-  return table.concat(parts, ", ")
+  return parts[1] and table.concat(parts, ", ")
 end
 
 --- Waits while somebody else holds the target's lock. Polls from outside any transaction.

@@ -78,7 +78,7 @@ local function is_file(dir_path, name, type_name)
   return not found or found.type == "file" -- a dangling link is a file that can't be read
 end
 
---- Lists one folder -> names of the migrations in it.
+--- Lists one folder -> entries that lack the checksum, and the files' names (same order).
 local function list_folder(dir, dir_path, problems)
   local listing, types, code = fs.names(dir_path)
   if not listing then
@@ -89,48 +89,50 @@ local function list_folder(dir, dir_path, problems)
     end
     return nil, error_of.new("migration_file", types)
   end
-  local files, count = {}, 0
+  local file_prefix = text_util.join_path(dir, "x"):sub(1, -2)
+  local path_prefix = text_util.join_path(dir_path, "x"):sub(1, -2)
+  local same = file_prefix == path_prefix
+  local entries, files, count = {}, {}, 0
+  local split, integer = name_of.split, math.tointeger
   for i, name in ipairs(listing) do
-    local good = name_of.split(name)
-    local problem = not good and name_of.problem(name)
-    if (good or problem) and is_file(dir_path, name, types[i]) then
-      if good then
+    local digits, base, kind = split(name)
+    local problem = not digits and name_of.problem(name)
+    if (digits or problem) and is_file(dir_path, name, types[i]) then
+      local shown = file_prefix .. name
+      if digits then
         count = count + 1
         files[count] = name
+        entries[count] = setmetatable({
+          version = integer(digits), version_text = digits, name = base, id = name:sub(1, -5), kind = kind,
+          file = shown, path = same and shown or path_prefix .. name, checksum = false,
+        }, entry_mt)
       else
-        problem.file = text_util.join_path(dir, name)
+        problem.file = shown
         problems[#problems + 1] = problem
       end
     end
   end
-  return files
+  return entries, files
 end
 
 local function scan_folder(dir, root, entries, problems)
   local dir_path = text_util.join_path(root, dir)
-  local files, err = list_folder(dir, dir_path, problems)
-  if not files then
-    return nil, err
+  local listed, files = list_folder(dir, dir_path, problems)
+  if not listed then
+    return nil, files
   end
   local hashes, failed = fs.hash_files(dir_path, files)
   if not hashes then
     return nil, error_of.new("migration_file", failed)
   end
-  local file_prefix = text_util.join_path(dir, "x"):sub(1, -2)
-  local path_prefix = text_util.join_path(dir_path, "x"):sub(1, -2)
-  local same = file_prefix == path_prefix
-  local count, split, integer = #entries, name_of.split, math.tointeger
-  for i, name in ipairs(files) do
-    local shown = file_prefix .. name
+  local count = #entries
+  for i, entry in ipairs(listed) do
     if hashes[i] then
-      local digits, base, kind = split(name)
       count = count + 1
-      entries[count] = setmetatable({
-        version = integer(digits), version_text = digits, name = base, id = name:sub(1, -5), kind = kind,
-        file = shown, path = same and shown or path_prefix .. name, checksum = hashes[i],
-      }, entry_mt)
+      entry.checksum = hashes[i]
+      entries[count] = entry
     else
-      problems[#problems + 1] = { file = shown, message = "the file can't be read: " .. failed[i].error }
+      problems[#problems + 1] = { file = entry.file, message = "the file can't be read: " .. failed[i].error }
     end
   end
   return true

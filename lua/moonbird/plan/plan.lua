@@ -100,7 +100,7 @@ end
 
 --- The pending entries that an `up` is to run.
 ---@param comparison moonbird.comparison
----@param options { to?: integer, steps?: integer }
+---@param options { to?: integer, steps?: integer, only?: table<integer, boolean> }
 ---@return table[] entries
 function M.select_up(comparison, options)
   local chosen = {}
@@ -108,7 +108,8 @@ function M.select_up(comparison, options)
     if options.steps and #chosen >= options.steps then
       break
     end
-    if not options.to or entry.version <= options.to then
+    if (not options.to or entry.version <= options.to)
+      and (not options.only or options.only[entry.version]) then
       chosen[#chosen + 1] = entry
     end
   end

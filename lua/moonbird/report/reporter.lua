@@ -149,13 +149,36 @@ function M:step_started(step)
   self:log("debug", ("%s begins"):format(step.direction), step)
 end
 
+--- Ends a series of equal statements.
+local function end_repeats(self)
+  local n = self.repeats or 0
+  self.repeats, self.last_statement = 0, nil
+  if n > 0 then
+    self:print(self.out.dim(("    -- the same %d more times"):format(n)))
+  end
+end
+
+--- Whether statements are printed as results (a dry run does).
+---@param on boolean
+function M:show_statements(on)
+  end_repeats(self)
+  self.statements = on
+end
+
 --- A statement is about to be sent.
 ---@param step moonbird.step
 ---@param text string
 ---@param st table
 function M:statement(step, text, st)
   if self.statements then
-    self:print(self.out.dim("    " .. text:sub(st.first, st.last):gsub("\n", "\n    ")) .. ";")
+    local slice = text:sub(st.first, st.last)
+    if slice == self.last_statement then
+      self.repeats = self.repeats + 1
+      return
+    end
+    end_repeats(self)
+    self.last_statement = slice
+    self:print(self.out.dim("    " .. slice:gsub("\n", "\n    ") .. ";"))
   elseif self.level >= LEVELS.trace then
     self:log("trace", text:sub(st.first, st.last), step)
   end

@@ -1,0 +1,28 @@
+--- moonbird new
+local init = require "moonbird.cli.command.init"
+local project = require "moonbird.cli.project"
+local scaffold = require "moonbird.cli.scaffold"
+
+local M = {}
+
+--- Writes a migration from a template.
+---@param args table
+---@param report moonbird.reporter
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report)
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, err
+  end
+  local result
+  result, err = scaffold.new { name = args.name, dir = conf.dir, dirs = conf.migrations, sql = args.sql,
+    sequential = args.sequential }
+  if not result then
+    return nil, err
+  end
+  init.tell(report, result)
+  return { created = result.created, version = result.version, name = result.name }
+end
+
+return M

@@ -1,0 +1,72 @@
+--- moonbird plan
+local apply = require "moonbird.exec.apply"
+local bootstrap = require "moonbird.exec.bootstrap"
+local journal = require "moonbird.core.journal"
+local json = require "moonbird.core.json"
+local plan = require "moonbird.plan.plan"
+local project = require "moonbird.cli.project"
+local style = require "moonbird.report.style"
+local text = require "moonbird.util.text"
+
+local M = {}
+
+local function statements(body)
+  if body.kind == "function" then
+    return nil
+  end
+  local count = 0
+  for _, block in ipairs(body.blocks) do
+    count = count + #block.statements
+  end
+  return count
+end
+
+--- Shows what `up` would do. Changes nothing.
+---@param args table
+---@param report moonbird.reporter
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report)
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, err
+  end
+  local entries
+  entries, err = project.entries(conf)
+  if not entries then
+    return nil, err
+  end
+  return project.with_target(args, report, conf, function(_, target)
+    local failure = journal.too_new(target.state, bootstrap.known())
+    if failure then
+      return nil, failure
+    end
+    local steps
+    steps, failure = apply.plan_up(target, entries, { to = args.to, steps = args.steps,
+      allow_out_of_order = args.allow_out_of_order })
+    if not steps then
+      return nil, failure
+    end
+    local list, rows, out = json.array {}, {}, report.out
+    for i, step in ipairs(steps) do
+      local migration = step.migration
+      local count = statements(step.body)
+      list[i] = { version = migration.version, id = migration.id, file = migration.file,
+        phase = migration.phase, scope = migration.scope, compatibility = migration.compatibility,
+        transactional = step.transactional, statements = count, description = migration.description,
+        reversible = migration.down ~= nil }
+      rows[i] = { ("%d."):format(i), out.bold(migration.id), migration.phase,
+        step.transactional and "transaction" or out.yellow("no transaction"),
+        count and text.count(count, "statement") or "Lua", migration.down and "" or out.yellow("no down"),
+        out.dim(migration.description or "") }
+    end
+    report:write(style.columns(rows))
+    local _, hash = plan.steps({}, "up", target.name, target.head)
+    hash = steps[1] and steps[1].plan or hash
+    report:write(#steps == 0 and "nothing to do: the database is up to date\n"
+      or ("%s to apply on %s (plan %s)\n"):format(text.count(#steps, "migration"), target.name, hash:sub(1, 12)))
+    return { target = target.name, head = target.head, plan = hash, steps = list }
+  end)
+end
+
+return M

@@ -1,0 +1,51 @@
+--- moonbird redo: down, then up again, the same migrations.
+local apply = require "moonbird.exec.apply"
+local project = require "moonbird.cli.project"
+local up = require "moonbird.cli.command.up"
+
+local M = {}
+
+--- Takes back and applies again.
+---@param args table
+---@param report moonbird.reporter
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report)
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, err
+  end
+  local entries
+  entries, err = project.entries(conf)
+  if not entries then
+    return nil, err
+  end
+  return project.with_target(args, report, conf, function(run, target)
+    local down, failure, so_far = apply.run(target, entries, "down", { steps = args.steps or 1 })
+    if not down then
+      return { target = target.name, run = run.id, steps = up.done_data(so_far) }, failure
+    end
+    -- Only what was taken back: other pending migrations stay pending.
+    local only = {}
+    for _, item in ipairs(down) do
+      only[item.step.migration.version] = true
+    end
+    local ok
+    ok, failure = target:refresh()
+    if not ok then
+      return nil, failure
+    end
+    local again
+    again, failure, so_far = apply.run(target, entries, "up", { only = only, allow_out_of_order = true })
+    local steps = up.done_data(down)
+    for _, step in ipairs(up.done_data(again or so_far)) do
+      steps[#steps + 1] = step
+    end
+    if #down == 0 then
+      report:print("nothing to redo: no migration is applied")
+    end
+    return { target = target.name, run = run.id, steps = steps }, failure
+  end)
+end
+
+return M

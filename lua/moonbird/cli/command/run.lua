@@ -1,0 +1,73 @@
+--- moonbird run SCRIPT.lua [ARGS]
+local db = require "moonbird.core.db"
+local error_ = require "moonbird.core.error"
+local fs = require "moonbird.core.fs"
+local project = require "moonbird.cli.project"
+local sandbox = require "moonbird.core.sandbox"
+
+local M = {}
+
+local function load_script(path, report)
+  local text, message = fs.read(path)
+  if not text then
+    return nil, error_.new("usage", message)
+  end
+  local environment = sandbox.environment { print = function(...)
+    local parts = table.pack(...)
+    for i = 1, parts.n do
+      parts[i] = tostring(parts[i])
+    end
+    report:write(table.concat(parts, "\t") .. "\n")
+  end }
+  local chunk, err = sandbox.load(text, path, environment)
+  if not chunk then
+    err.code = "script"
+    return nil, err
+  end
+  local ok, fn = sandbox.run { fn = chunk, args = {}, name = path }
+  if not ok then
+    return nil, fn
+  elseif type(fn) ~= "function" then
+    return nil, error_.new("script", ("the script returns a %s"):format(type(fn)), { file = path,
+      hint = "return a function: return function(db, ...) ... end" })
+  end
+  return fn
+end
+
+--- Runs a script; an integer it returns is the exit status.
+---@param args table
+---@param report moonbird.reporter
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report)
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, err
+  end
+  local fn
+  fn, err = load_script(args.script, report)
+  if not fn then
+    return nil, err
+  end
+  return project.with_target(args, report, conf, function(_, target)
+    local handle = db.new {
+      session = target.session,
+      target = { name = target.name, schema = target.schema, vars = target.vars },
+      script = true,
+      log = function(level, message)
+        report:log(level, message)
+      end,
+    }
+    local limits = conf.limits or {}
+    local ok, value = sandbox.run { fn = fn, args = { handle, table.unpack(args.script_args) },
+      name = args.script, instructions = limits.instructions, memory = limits.memory }
+    target.session:rollback()
+    if not ok then
+      return nil, error_.with(value, { file = args.script })
+    end
+    local status = math.tointeger(value)
+    return { exit_status = status and status & 255 or 0, returned = status }
+  end)
+end
+
+return M
