@@ -15,6 +15,8 @@
  * task has ended and returns the exit status. */
 static int pmain(lua_State *L)
 {
+    /* Start-up makes little garbage and many objects to mark; project.lua starts the collector. */
+    lua_gc(L, LUA_GCSTOP);
     int argc = (int)lua_tointeger(L, 1);
     char **argv = lua_touserdata(L, 2);
     lua_getglobal(L, "require");
@@ -41,10 +43,8 @@ int main(int argc, char **argv)
 {
     /* A server that goes away must be an error to read, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
-    /* Connecting happens in worker threads; four (libuv's default) would be the bottleneck. */
-    setenv("UV_THREADPOOL_SIZE", "16", 0);
     const char *dev = getenv("MOONBIRD_LUA_PATH");
-    lua_State *L = mbl_state_new(dev && *dev ? dev : NULL);
+    lua_State *L = mbl_state_new(dev && *dev ? dev : NULL, false);
     if (!L) {
         fprintf(stderr, "moonbird: out of memory\n");
         return mb_code_status(MB_INTERNAL);
@@ -60,6 +60,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "moonbird: internal error: %s\n", lua_tostring(L, -1));
         status = mb_code_status(MB_INTERNAL);
     }
+#ifdef MB_FREE_AT_EXIT
     mbl_state_close(L);
+#endif
+    /* Elsewhere the kernel takes it all back at once: walking the heap would take longer than a query. */
     return status;
 }

@@ -104,8 +104,7 @@ static int find_script(int argc, char **argv)
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
-    setenv("UV_THREADPOOL_SIZE", "16", 0);
-    lua_State *L = mbl_state_new(NULL);
+    lua_State *L = mbl_state_new(NULL, true);
     if (!L)
         return 1;
     push_args(L, argc, argv, find_script(argc, argv));

@@ -44,7 +44,7 @@ static int l_search_embedded(lua_State *L)
         if (*p == '.')
             *p = '/';
     strncat(chunk, ".lua", sizeof chunk - strlen(chunk) - 1);
-    if (luaL_loadbufferx(L, e->data, e->len, chunk, "t") != LUA_OK)
+    if (luaL_loadbufferx(L, e->data, e->len, chunk, "b") != LUA_OK)
         return lua_error(L);
     lua_pushstring(L, chunk);
     return 2;
@@ -74,7 +74,9 @@ static int luaopen_embedded(lua_State *L)
     lua_newtable(L);
     lua_pushstring(L, MB_VERSION);
     lua_setfield(L, -2, "version");
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, LUA_VERSION_MAJOR "." LUA_VERSION_MINOR "." LUA_VERSION_RELEASE);
+    lua_setfield(L, -2, "lua");
     lua_pushfstring(L, "%d.%d", mb_conn_library_version() / 10000,
                     mb_conn_library_version() % 10000);
     lua_setfield(L, -2, "libpq");
@@ -144,14 +146,19 @@ static int l_failpoint(lua_State *L)
     return 1;
 }
 
-static void add_embedded_searcher(lua_State *L, const char *lua_path)
+static void add_embedded_searcher(lua_State *L, const char *lua_path, bool outside)
 {
     lua_getglobal(L, "package");
+    if (!outside) {
+        /* Nothing of the current folder may be taken for a module of ours. */
+        lua_pushstring(L, "");
+        lua_setfield(L, -2, "path");
+        lua_pushstring(L, "");
+        lua_setfield(L, -2, "cpath");
+    }
     if (lua_path) {
-        lua_getfield(L, -1, "path");
-        lua_pushfstring(L, "%s/?.lua;%s", lua_path, lua_tostring(L, -1));
-        lua_setfield(L, -3, "path");
-        lua_pop(L, 1);
+        lua_pushfstring(L, "%s/?.lua", lua_path);
+        lua_setfield(L, -2, "path");
     }
     lua_getfield(L, -1, "searchers");
     lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
@@ -166,7 +173,7 @@ static void add_embedded_searcher(lua_State *L, const char *lua_path)
     lua_pop(L, 2);
 }
 
-lua_State *mbl_state_new(const char *lua_path)
+lua_State *mbl_state_new(const char *lua_path, bool outside)
 {
     memory = (mbl_alloc_state){0};
     lua_State *L = lua_newstate(mbl_alloc, &memory);
@@ -174,7 +181,7 @@ lua_State *mbl_state_new(const char *lua_path)
         return NULL;
     luaL_openlibs(L);
     add_natives(L);
-    add_embedded_searcher(L, lua_path);
+    add_embedded_searcher(L, lua_path, outside);
     return L;
 }
 

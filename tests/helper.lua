@@ -458,7 +458,7 @@ local function audit()
       left = nil
       for pid, command in pairs(children()) do
         if not before.children[pid] and not (shared and command:find(shared.dir, 1, true)) then
-          left = ("process %s was left: %.200s"):format(pid, command)
+          left = ("process %s was left: %s"):format(pid, command:sub(1, 200))
         end
       end
       if not left then

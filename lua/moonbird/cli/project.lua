@@ -1,11 +1,11 @@
 --- What commands share: the configuration, the registry, the database of this invocation.
-local cluster = require "moonbird.core.cluster"
 local config = require "moonbird.config.config"
 local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
 local registry = require "moonbird.migration.registry"
 local run = require "moonbird.exec.run"
 local target = require "moonbird.exec.target"
+local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
 
 local M = {}
@@ -80,6 +80,7 @@ function M.database(conf, report)
   if conf.url.kind ~= "embedded" then
     return { params = conf.url.params }
   end
+  local cluster = require "moonbird.core.cluster" -- only here: most runs have a server of their own
   local handle, err = cluster.open {
     dir = not conf.url.temp and M.cluster_dir(conf) or nil,
     temp = conf.url.temp,
@@ -98,15 +99,32 @@ function M.database(conf, report)
   return { params = params, handle = handle }
 end
 
---- Runs `work(run, target)` on the database, closing everything afterwards.
+local function caught(raised)
+  local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
+  e.traceback = e.traceback or debug.traceback(nil, 2)
+  return e
+end
+
+--- Runs `work(run, target, entries)` on the database, closing everything afterwards. The connection is made
+--- while the files are read.
 ---@param args table
 ---@param report moonbird.reporter
 ---@param conf moonbird.config
----@param work fun(run: moonbird.run, target: moonbird.target): table|nil, moonbird.error|nil
+---@param options { files?: boolean, full?: boolean } files: scan the migrations and hand them over; full: as
+---        target.open's
+---@param work fun(run: moonbird.run, target: moonbird.target, entries?: table[]): table|nil, moonbird.error|nil
 ---@return table|nil result
 ---@return moonbird.error? err
-function M.with_target(args, report, conf, work)
-  local database, err = M.database(conf, report)
+function M.with_target(args, report, conf, options, work)
+  local entries, err
+  if options.files and conf.url.kind == "embedded" then
+    entries, err = M.entries(conf) -- no cluster is made for files that are broken
+    if not entries then
+      return nil, err
+    end
+  end
+  local database
+  database, err = M.database(conf, report)
   if not database then
     return nil, err
   end
@@ -115,27 +133,30 @@ function M.with_target(args, report, conf, work)
     timeout_ms = conf.timeouts.run,
   }
   this.lock_wait = conf.timeouts.lock_wait
+  local opening = task.spawn(target.open, this, { full = options.full })
+  if options.files and not entries then
+    task.sleep(0) -- lets the connection begin
+    entries, err = M.entries(conf)
+  end
+  local goal, open_err = opening:join()
+  err = err or open_err
   local result
-  local goal
-  goal, err = target.open(this)
-  if goal then
-    local task = require "moonbird.core.task"
-    local ok, first, second = xpcall(task.within, function(raised)
-      local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
-      e.traceback = e.traceback or debug.traceback(nil, 2)
-      return e
-    end, this:time_left(), function()
-      return work(this, goal)
+  collectgarbage("restart") -- main.c stops it for the start
+  if goal and not err then
+    local ok, first, second = xpcall(task.within, caught, this:time_left(), function()
+      return work(this, goal, entries)
     end)
     if ok then
       result, err = first, second
     else
       err = first
     end
+  end
+  if goal then
     goal:close()
-    if this.monitor then
-      this.monitor:close()
-    end
+  end
+  if this.monitor then
+    this.monitor:close()
   end
   if database.handle then
     local released, release_err = database.handle:release()

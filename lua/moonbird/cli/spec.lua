@@ -171,18 +171,24 @@ local function add_argument(parser, argument)
   end
 end
 
-local HELP = {}
-
+-- -h is looked for before parsing, so that it works whatever else is missing; here it is only listed.
 local function add_help(parser)
-  parser:add_help {
-    action = function(_, _, _, _)
-      error(setmetatable({ parser = parser }, HELP), 0)
-    end,
-    description = "show this help",
-  }
+  parser:add_help { description = "show this help" }
 end
 
-local function build()
+local function asks_for_help(argv)
+  for _, word in ipairs(argv) do
+    if word == "--" then
+      return false
+    elseif word == "-h" or word == "--help" then
+      return true
+    end
+  end
+  return false
+end
+
+-- Only the command that is called gets its options: building all parsers takes as long as a query.
+local function build(wanted)
   local parser = argparse("moonbird", "Migrations for PostgreSQL in Lua and SQL, crash-safe.")
     :add_help(false):require_command(false):command_target("command")
     :epilog("Settings come from flags, moonbird.lua, .env and the environment (DATABASE_URL, PG*).\n"
@@ -196,10 +202,11 @@ local function build()
     local sub = parser:command(command.name):summary(command.help):description(command.help .. ".")
       :add_help(false)
     add_help(sub)
-    for _, argument in ipairs(command.args or {}) do
+    local needed = command.name == wanted or wanted == "help"
+    for _, argument in ipairs(needed and command.args or {}) do
       add_argument(sub, argument)
     end
-    for _, option in ipairs(command.options or {}) do
+    for _, option in ipairs(needed and command.options or {}) do
       add_option(sub, option)
     end
     commands[command.name] = sub
@@ -222,8 +229,8 @@ local function usage_error(message, hint)
   report:failure(error_.new("usage", message, { hint = hint }))
 end
 
--- The words before the command that are not options' values: the command, for a good hint.
-local function unknown_command(argv)
+--- The command's name as typed: the first word that is neither an option nor an option's value.
+local function command_word(argv)
   local takes_value = {}
   for _, option in ipairs(M.GLOBAL) do
     if option.arg then
@@ -238,14 +245,17 @@ local function unknown_command(argv)
     if takes_value[argv[i]] then
       i = i + 1
     elseif argv[i]:sub(1, 1) ~= "-" then
-      for _, command in ipairs(M.COMMANDS) do
-        if command.name == argv[i] then
-          return nil
-        end
-      end
       return argv[i]
     end
     i = i + 1
+  end
+end
+
+local function is_command(word)
+  for _, command in ipairs(M.COMMANDS) do
+    if command.name == word then
+      return true
+    end
   end
 end
 
@@ -254,24 +264,19 @@ end
 ---@return table|nil args nil when the program is to end with the status
 ---@return integer? status
 function M.parse(argv)
-  local stranger = unknown_command(argv)
-  if stranger then
-    local near = nearest.find(stranger, names())
-    usage_error(("there is no command %q"):format(stranger),
+  local word = command_word(argv)
+  if word and not is_command(word) then
+    local near = nearest.find(word, names())
+    usage_error(("there is no command %q"):format(word),
       near and ("did you mean `moonbird %s`?"):format(near) or "see `moonbird help`")
     return nil, 2
   end
-  local parser = build()
-  local ok, parsed, result = pcall(function()
-    return parser:pparse(argv)
-  end)
-  if not ok then
-    if getmetatable(parsed) == HELP then
-      sys.write(1, parsed.parser:get_help() .. "\n")
-      return nil, 0
-    end
-    error(parsed, 0)
+  local parser = build(word)
+  if asks_for_help(argv) then
+    sys.write(1, (parser._commands_by_name[word] or parser):get_help() .. "\n")
+    return nil, 0
   end
+  local parsed, result = parser:pparse(argv)
   if not parsed then
     usage_error(result, "see `moonbird help`")
     return nil, 2

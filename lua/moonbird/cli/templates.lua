@@ -24,7 +24,8 @@ return {
   -- journal = { schema = "moonbird" },
 
   timeouts = {
-    -- lock = "5s",         -- a statement waits this long for a table lock, then retries
+    -- lock = "5s",         -- a statement waits this long for a table lock, then the transaction is tried again
+    -- lock_total = "60s",  -- such tries may take this long in all
     -- statement = "10m",   -- a single statement may run this long ("0", the default: no limit)
     -- lock_wait = "60s",   -- how long to wait for another moonbird that is migrating the same database
     -- run = "30m",         -- the whole run

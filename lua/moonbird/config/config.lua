@@ -27,6 +27,7 @@ local settings = {
     default = "moonbird" },
   { path = { "timeouts", "lock" }, variables = { "MOONBIRD_LOCK_TIMEOUT" }, read = "duration", default = 5000 },
   { path = { "timeouts", "statement" }, variables = { "MOONBIRD_STATEMENT_TIMEOUT" }, read = "duration" },
+  { path = { "timeouts", "lock_total" }, variables = { "MOONBIRD_LOCK_TOTAL" }, read = "duration", default = 60000 },
   { path = { "timeouts", "lock_wait" }, variables = { "MOONBIRD_LOCK_WAIT" }, read = "duration",
     default = 60000 },
   { path = { "timeouts", "run" }, variables = { "MOONBIRD_TIMEOUT" }, read = "duration",
@@ -48,7 +49,7 @@ local settings = {
 ---@field url moonbird.url where to connect; `origin` says who said it
 ---@field migrations string[] folders, relative to `dir` or absolute
 ---@field journal { schema: string }
----@field timeouts { lock: integer, statement?: integer, lock_wait: integer, run?: integer } milliseconds
+---@field timeouts { lock: integer, statement?: integer, lock_total: integer, lock_wait: integer, run?: integer } milliseconds
 ---@field limits { instructions?: integer, memory?: integer } nil: the sandbox's own
 ---@field search_path? string[]
 ---@field git? boolean|table

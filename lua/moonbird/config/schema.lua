@@ -125,6 +125,7 @@ local settings = {
   journal = { schema = identifier },
   timeouts = {
     lock = duration.parse, statement = duration.parse, run = duration.parse, lock_wait = duration.parse,
+    lock_total = duration.parse,
   },
   limits = { instructions = size.parse_count, memory = size.parse_bytes },
   search_path = names,

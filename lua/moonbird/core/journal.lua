@@ -30,31 +30,31 @@ end
 ---@class moonbird.journal.state
 ---@field exists boolean whether the database has a journal
 ---@field format integer newest migration of the journal's own schema that is applied (0: none)
----@field engine string? the engine that applied it
 ---@field head integer ordinal of the target's last event, 0 for none
 ---@field applied table<integer, table> version -> row of the view `state`
 ---@field open table[] events no later one of the same version settles: failures, half-done steps
 
+-- Columns of an applied version: what a plan needs, and what is only shown.
+local BRIEF = "target, version, version_text, id, checksum, applies, ordinal"
+local FULL = BRIEF .. ", name, phase, scope, compatibility, event, applied_by, engine, "
+  .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms, "
+  .. "(extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms"
+
 --- Reads a target's state in one round trip.
 ---@param session moonbird.session
 ---@param target string
+---@param full? boolean also what is only shown
 ---@return moonbird.journal.state|nil
 ---@return moonbird.error? err
-function M:read(session, target)
+function M:read(session, target, full)
   local q = self.quoted
   local results, err = session:batch {
-    { ("select version, engine from %s.state where target = $1 and applies order by version desc limit 1")
-      :format(q), M.SELF },
-    { ("select version, version_text, id, name, phase, scope, compatibility, checksum, event, ordinal, "
-      .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms, "
-      .. "(extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms, applied_by "
-      .. "from %s.state where target = $1 and applies"):format(q), target },
+    { ("select %s from %s.state where target in ($1, $2)"):format(full and FULL or BRIEF, q), target, M.SELF },
     { ("select version, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run, host, "
       .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms from %s.journal j "
       .. "where target = $1 and applies is null and not exists (select from %s.journal s where "
       .. "s.target = j.target and s.version = j.version and s.ordinal > j.ordinal and s.applies is not null) "
       .. "order by ordinal"):format(q, q), target },
-    { ("select coalesce(max(ordinal), 0) from %s.journal where target = $1"):format(q), target },
   }
   if not results then
     if absent(err) then
@@ -62,25 +62,32 @@ function M:read(session, target)
     end
     return nil, err
   end
-  local applied = {}
-  local rows = results[2]
+  -- Every event is one of these rows or older than one of them, so the newest of them is the head.
+  local state = { exists = true, format = 0, head = 0, applied = {}, open = results[2]:rows() }
+  local rows = results[1]
   for i = 1, rows:count() do
     local row = rows:row(i)
-    applied[row.version] = row
+    if row.target ~= target then
+      state.format = math.max(state.format, row.applies and row.version or 0)
+    else
+      state.head = math.max(state.head, row.ordinal)
+      state.applied[row.version] = row.applies and row or nil
+    end
   end
-  local open = results[3]:rows()
-  for _, row in ipairs(open) do
+  for _, row in ipairs(state.open) do
+    state.head = math.max(state.head, row.ordinal)
     row.detail = row.detail and json.decode(row.detail) or {}
   end
-  local own = results[1]:row(1)
-  return {
-    exists = true,
-    format = own and own.version or 0,
-    engine = own and own.engine,
-    head = results[4]:value(1),
-    applied = applied,
-    open = open,
-  }
+  return state
+end
+
+--- The engine that wrote the newest version of the journal's schema.
+---@param session moonbird.session
+---@return string|nil
+function M:writer(session)
+  local result = session:query(("select engine from %s.state where target = $1 and applies "
+    .. "order by version desc limit 1"):format(self.quoted), { M.SELF })
+  return result and result:value(1, 1)
 end
 
 --- The statement that takes the target's lock until the end of the transaction and checks the head.
@@ -213,13 +220,14 @@ function M:verify(session, target)
 end
 
 --- An error when the journal is newer than this engine understands.
+---@param session moonbird.session
 ---@param state moonbird.journal.state
 ---@param known integer newest migration of the journal's schema that this engine carries
 ---@return moonbird.error|nil
-function M.too_new(state, known)
+function M:too_new(session, state, known)
   if state.format > known then
     return error_.new("journal_newer", ("the journal is at version %d, this moonbird knows %d")
-      :format(state.format, known), { hint = ("use moonbird %s or newer"):format(state.engine or "?") })
+      :format(state.format, known), { hint = ("use moonbird %s or newer"):format(self:writer(session) or "?") })
   end
 end
 

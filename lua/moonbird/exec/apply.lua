@@ -3,14 +3,12 @@
 local error_ = require "moonbird.core.error"
 local config = require "moonbird.config.config"
 local bootstrap = require "moonbird.exec.bootstrap"
-local monitor = require "moonbird.exec.monitor"
-local nontransactional = require "moonbird.exec.nontransactional"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
-local retry = require "moonbird.exec.retry"
 local task = require "moonbird.core.task"
-local transactional = require "moonbird.exec.transactional"
 
+-- Modules that only a step needs are required where it runs: "nothing to do" is the most frequent run, and
+-- loading them takes longer than asking the database.
 local M = {}
 
 -- Server defaults that decide how a step may be sent; read when the first step runs.
@@ -34,13 +32,10 @@ local function read_server(target)
   return true
 end
 
--- How long the waits for table locks may add up to before a step gives up.
-local LOCK_TOTAL = 60000
-
 --- The time limits of a step: flag, migration, environment, in that order.
 local function timeouts_of(run, migration)
   local timeouts = config.timeouts(run.config, migration)
-  timeouts.lock_total = run.config.timeouts.lock_total or LOCK_TOTAL
+  timeouts.lock_total = run.config.timeouts.lock_total
   return timeouts
 end
 
@@ -70,7 +65,9 @@ end
 function M.step(target, step, budget)
   local run = target.run
   local timeouts = timeouts_of(run, step.migration)
-  local attempt_fn = step.transactional and transactional.attempt or nontransactional.attempt
+  local attempt_fn = require(step.transactional and "moonbird.exec.transactional"
+    or "moonbird.exec.nontransactional").attempt
+  local retry = require "moonbird.exec.retry"
   while true do
     local ok, err = retry.run({
       lock = timeouts.lock,
@@ -198,7 +195,6 @@ function M.run(target, entries, direction, options)
   local budget = { left = run.lock_wait }
   local done = {}
   local planner = direction == "up" and M.plan_up or M.plan_down
-  run.monitor = run.monitor or monitor.new(run)
   local wanted = options.steps or (direction == "down" and not options.to and 1) or nil
   local ok, err
   while true do
@@ -232,6 +228,7 @@ function M.run(target, entries, direction, options)
         break
       end
     end
+    run.monitor = run.monitor or require("moonbird.exec.monitor").new(run)
     ok, err = run_steps(target, steps, budget, done)
     if ok or err.code ~= "history_moved" then
       break

@@ -102,7 +102,7 @@ end
 ---@return moonbird.error? err
 function M.ensure(target, budget)
   local known = M.known()
-  local err = journal.too_new(target.state, known)
+  local err = target:too_new(known)
   if err then
     return nil, err
   end

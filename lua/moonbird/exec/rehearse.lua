@@ -5,7 +5,6 @@
 local apply = require "moonbird.exec.apply"
 local bootstrap = require "moonbird.exec.bootstrap"
 local error_ = require "moonbird.core.error"
-local journal = require "moonbird.core.journal"
 local json = require "moonbird.core.json"
 local text = require "moonbird.util.text"
 local transactional = require "moonbird.exec.transactional"
@@ -34,7 +33,7 @@ end
 function M.run(target, entries, direction, options)
   local report = target.run.report
   local planner = direction == "up" and apply.plan_up or apply.plan_down
-  local err = journal.too_new(target.state, bootstrap.known())
+  local err = target:too_new(bootstrap.known())
   if err then
     return nil, err
   end

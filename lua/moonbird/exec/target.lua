@@ -21,7 +21,7 @@ local POLL_MS = 200
 
 --- Opens a target: connects and reads its state.
 ---@param run moonbird.run
----@param spec? { name?: string, schema?: string, vars?: table }
+---@param spec? { name?: string, schema?: string, vars?: table, full?: boolean } full: read what is only shown
 ---@return moonbird.target|nil
 ---@return moonbird.error? err
 function M.open(run, spec)
@@ -31,6 +31,7 @@ function M.open(run, spec)
     name = spec.name or "global",
     schema = spec.schema,
     vars = spec.vars or {},
+    full = spec.full,
     unflushed = false,
   }, M)
   local ok, err = self:reconnect()
@@ -64,13 +65,20 @@ end
 ---@return true|nil
 ---@return moonbird.error? err
 function M:refresh()
-  local state, err = self.run.journal:read(self.session, self.name)
+  local state, err = self.run.journal:read(self.session, self.name, self.full)
   if not state then
     return nil, error_.with(err, { target = self.name })
   end
   self.state = state
   self.head = state.head
   return true
+end
+
+--- An error when the journal is newer than this engine understands.
+---@param known integer
+---@return moonbird.error|nil
+function M:too_new(known)
+  return self.run.journal:too_new(self.session, self.state, known)
 end
 
 --- The statement that settles how a step's transaction runs, transaction-locally.

@@ -17,12 +17,7 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, function(run, target)
+  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
     local ok, failure = bootstrap.ensure(target, { left = run.lock_wait })
     if not ok then
       return nil, failure

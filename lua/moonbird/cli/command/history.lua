@@ -45,7 +45,7 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  return project.with_target(args, report, conf, function(run, target)
+  return project.with_target(args, report, conf, {}, function(run, target)
     if args.verify then
       local problems, failure = run.journal:verify(target.session)
       if not problems then

@@ -1,7 +1,6 @@
 --- moonbird plan
 local apply = require "moonbird.exec.apply"
 local bootstrap = require "moonbird.exec.bootstrap"
-local journal = require "moonbird.core.journal"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
@@ -31,13 +30,8 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, function(_, target)
-    local failure = journal.too_new(target.state, bootstrap.known())
+  return project.with_target(args, report, conf, { files = true }, function(_, target, entries)
+    local failure = target:too_new(bootstrap.known())
     if failure then
       return nil, failure
     end

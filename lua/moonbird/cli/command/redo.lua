@@ -15,12 +15,7 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, function(run, target)
+  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
     local down, failure, so_far = apply.run(target, entries, "down", { steps = args.steps or 1 })
     if not down then
       return { target = target.name, run = run.id, steps = up.done_data(so_far) }, failure

@@ -71,12 +71,7 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, function(_, target)
+  return project.with_target(args, report, conf, { files = true, full = true }, function(_, target, entries)
     if not target.state.exists then
       return nil, error_.new("usage", "this database has no journal to repair", { hint = "run `moonbird up`" })
     end

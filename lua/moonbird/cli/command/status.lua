@@ -2,7 +2,6 @@
 local bootstrap = require "moonbird.exec.bootstrap"
 local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
-local journal = require "moonbird.core.journal"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
@@ -95,13 +94,8 @@ function M.run(args, report)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, function(_, target)
-    local newer = journal.too_new(target.state, bootstrap.known())
+  return project.with_target(args, report, conf, { files = true, full = true }, function(_, target, entries)
+    local newer = target:too_new(bootstrap.known())
     if newer then
       return nil, newer
     end

@@ -3,7 +3,6 @@ local apply = require "moonbird.exec.apply"
 local duration = require "moonbird.util.duration"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
-local rehearse = require "moonbird.exec.rehearse"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
 
@@ -33,15 +32,10 @@ function M.go(args, report, direction)
   if not conf then
     return nil, err
   end
-  local entries
-  entries, err = project.entries(conf)
-  if not entries then
-    return nil, err
-  end
   local options = { to = args.to, steps = args.steps, allow_out_of_order = args.allow_out_of_order }
-  return project.with_target(args, report, conf, function(run, target)
+  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
     if args.dry_run then
-      return rehearse.run(target, entries, direction, options)
+      return require("moonbird.exec.rehearse").run(target, entries, direction, options)
     end
     local started = task.now()
     local done, failure, so_far = apply.run(target, entries, direction, options)

@@ -10,7 +10,7 @@ local M = {}
 ---@param report moonbird.reporter
 ---@return table
 function M.run(_, report)
-  local result = { moonbird = embedded.version, lua = _VERSION, journal = bootstrap.known() }
+  local result = { moonbird = embedded.version, lua = embedded.libraries.lua, journal = bootstrap.known() }
   for name, version in pairs(embedded.libraries) do
     result[name] = version
   end

@@ -1,0 +1,28 @@
+-- Every product gets a readable address: "Café crème (1 kg)" becomes "cafe-creme-1-kg". Computing that in SQL
+-- would need an extension; here it is a dozen lines of Lua in lib/slug.lua.
+local slug = require "lib.slug"
+
+return {
+  description = "readable addresses for products",
+
+  up = function(db)
+    db:exec "alter table product add column slug text"
+
+    local taken = {}
+    for product in db:rows "select id, name from product order by id" do
+      local name = slug.of(product.name)
+      taken[name] = (taken[name] or 0) + 1
+      if taken[name] > 1 then
+        name = ("%s-%d"):format(name, taken[name])
+      end
+      db:exec("update product set slug = $1 where id = $2", name, product.id)
+    end
+
+    db:exec [[
+      alter table product alter column slug set not null;
+      alter table product add constraint product_slug_key unique (slug);
+    ]]
+  end,
+
+  down = "alter table product drop column slug",
+}
