@@ -79,16 +79,34 @@ static int connect_k(lua_State *L, int status, lua_KContext ctx)
     return 1;
 }
 
-/* conn:connect{ keyword = value, ... } -> true, or nil, err */
-static int l_conn_connect(lua_State *L)
+static int ping_k(lua_State *L, int status, lua_KContext ctx)
 {
-    mb_conn *conn = check_wait(L);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    lua_settop(L, 2);
+    (void)status;
+    mb_conn *conn = (mb_conn *)ctx;
+    mb_error err = MB_ERROR_INIT;
+    if (mb_conn_finish(conn, &err) == MB_OK) {
+        lua_pushboolean(L, true);
+        return 1;
+    }
+    if (mbl_take_cancel(L)) {
+        mb_error_clear(&err);
+        return 2;
+    }
+    return mbl_fail(L, &err);
+}
+
+typedef void (*start_fn)(mb_conn *conn, const char *const *keywords, const char *const *values);
+
+/* Reads { keyword = value, ... } at index 2, starts and waits. */
+static int start(lua_State *L, start_fn fn, lua_KFunction k)
+{
     enum { MAX = 64 };
+    mb_conn *conn = check_wait(L);
     const char *keywords[MAX + 1];
     const char *values[MAX + 1];
     int count = 0;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
     lua_newtable(L); /* anchors values that are converted to strings */
     lua_pushnil(L);
     while (lua_next(L, 2)) {
@@ -98,8 +116,20 @@ static int l_conn_connect(lua_State *L)
         lua_rawseti(L, 3, ++count);
     }
     keywords[count] = values[count] = NULL;
-    mb_conn_connect(conn, keywords, values);
-    return mbl_await(L, mb_conn_wait(conn), connect_k, (lua_KContext)conn);
+    fn(conn, keywords, values);
+    return mbl_await(L, mb_conn_wait(conn), k, (lua_KContext)conn);
+}
+
+/* conn:connect{ keyword = value, ... } -> true, or nil, err */
+static int l_conn_connect(lua_State *L)
+{
+    return start(L, mb_conn_connect, connect_k);
+}
+
+/* conn:ping{ keyword = value, ... } -> true when a server accepts connections there, or nil, err */
+static int l_conn_ping(lua_State *L)
+{
+    return start(L, mb_conn_ping, ping_k);
 }
 
 /* Parameters -------------------------------------------------------------------------------------- */
@@ -437,6 +467,7 @@ static int l_conn_free(lua_State *L)
 int luaopen_moonbird_native_conn(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"connect", l_conn_connect},
+                                       {"ping", l_conn_ping},
                                        {"query", l_conn_query},
                                        {"send", l_conn_send},
                                        {"receive", l_conn_receive},

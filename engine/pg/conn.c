@@ -19,6 +19,8 @@ typedef struct connect_job {
     char **keywords;
     char **values;
     PGconn *pg;
+    bool ping; /* only ask, in `answer` */
+    PGPing answer;
 } connect_job;
 
 static char **copy_strings(const char *const *list)
@@ -42,6 +44,11 @@ static void free_strings(char **list)
 static void connect_work(void *arg)
 {
     connect_job *job = arg;
+    if (job->ping) {
+        job->answer = PQpingParams((const char *const *)job->keywords,
+                                   (const char *const *)job->values, 0);
+        return;
+    }
     job->pg = PQconnectdbParams((const char *const *)job->keywords,
                                 (const char *const *)job->values, 0);
 }
@@ -71,12 +78,26 @@ static void on_socket(void *owner, bool readable, bool writable, bool failed)
     mb_conn_pump(owner, readable || failed);
 }
 
+static void set_ping_error(mb_error *err, PGPing answer)
+{
+    if (answer == PQPING_REJECT)
+        mb_error_set(err, MB_CONNECT, "the server is starting up, shutting down or recovering");
+    else if (answer == PQPING_NO_RESPONSE)
+        mb_error_set(err, MB_CONNECT, "the server does not answer");
+    else if (answer == PQPING_NO_ATTEMPT)
+        mb_error_set(err, MB_CONNECT, "the connection settings make no sense to libpq");
+}
+
 static void connect_done(void *arg)
 {
     connect_job *job = arg;
     mb_conn *conn = job->conn;
     if (!conn) {
         PQfinish(job->pg);
+    } else if (job->ping) {
+        set_ping_error(&conn->error, job->answer);
+        conn->connecting = NULL;
+        mb_conn_end_op(conn);
     } else if (PQstatus(job->pg) != CONNECTION_OK) {
         mb_pg_error_from_conn(&conn->error, job->pg, MB_CONNECT);
         PQfinish(job->pg);
@@ -97,16 +118,27 @@ static void connect_done(void *arg)
     free(job);
 }
 
-void mb_conn_connect(mb_conn *conn, const char *const *keywords, const char *const *values)
+static void start_job(mb_conn *conn, const char *const *keywords, const char *const *values, bool ping)
 {
     mb_conn_close(conn);
     connect_job *job = mb_calloc(1, sizeof *job);
     job->conn = conn;
     job->keywords = copy_strings(keywords);
     job->values = copy_strings(values);
+    job->ping = ping;
     conn->connecting = job;
     mb_conn_begin_op(conn, MB_OP_CONNECT);
     mb_work_run(mb_sched_loop(conn->sched), connect_work, connect_done, job);
+}
+
+void mb_conn_connect(mb_conn *conn, const char *const *keywords, const char *const *values)
+{
+    start_job(conn, keywords, values, false);
+}
+
+void mb_conn_ping(mb_conn *conn, const char *const *keywords, const char *const *values)
+{
+    start_job(conn, keywords, values, true);
 }
 
 /* Cancelling -------------------------------------------------------------------------------------- */

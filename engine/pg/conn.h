@@ -56,6 +56,9 @@ const char *mb_conn_parameter(const mb_conn *conn, const char *name);
 /* Connects in a worker thread (libpq resolves names in line and blocks there, not here). Both arrays
  * end with NULL and are copied. */
 void mb_conn_connect(mb_conn *conn, const char *const *keywords, const char *const *values);
+/* Asks whether a server accepts connections there, whatever database, user and password say; needs no
+ * login. The outcome is MB_OK, or MB_CONNECT with the reason. */
+void mb_conn_ping(mb_conn *conn, const char *const *keywords, const char *const *values);
 /* One statement by the extended protocol, parameters bound. All text is sent before return. */
 MB_NODISCARD bool mb_conn_query(mb_conn *conn, const char *sql, const mb_param *params, int count,
                                 mb_error *err);

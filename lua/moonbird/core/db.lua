@@ -66,7 +66,18 @@ function M.new(options)
   local observe = options.observe or function() end
   local depth = 0
 
+  local function check_params(params, count)
+    for i = 1, count or 0 do
+      local kind = type(params[i])
+      if kind == "table" or kind == "function" or kind == "thread" or (kind == "userdata" and params[i] ~= json.null) then
+        error(error_.new("script", ("parameter $%d is a %s"):format(i, kind), {
+          hint = "give a string, number, boolean, db.null, db:array{...} or db.json.encode(...)" }), 0)
+      end
+    end
+  end
+
   local function execute(text, st, params, count)
+    check_params(params, count)
     observe(text, st)
     local result, err = run(text, st, params, count)
     if err then
@@ -130,8 +141,17 @@ function M.new(options)
     return iterator
   end
 
+  -- Only a COPY of that direction is sent: anything else would pass by the checks of statement.run.
+  local function copy_statement(text, what, direction, example)
+    local st = single(text, what)
+    if st.copy ~= direction then
+      error(error_.new("script", ("db:%s wants a %s statement, got %s"):format(what, example, st.tag)), 0)
+    end
+    return st
+  end
+
   function api.copy_in(_, text, source)
-    local st = single(text, "copy_in")
+    local st = copy_statement(text, "copy_in", "in", "COPY ... FROM stdin")
     if session:state() == "idle" and not options.script then
       error(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }), 0)
     end
@@ -139,9 +159,6 @@ function M.new(options)
     local _, err = session:query(text:sub(st.first, st.last))
     if err then
       raise(err, text, st)
-    end
-    if session:state() ~= "copy_in" then
-      error(error_.new("script", "db:copy_in wants a COPY ... FROM stdin statement"), 0)
     end
     local pending, size = {}, 0
     local function put(piece)
@@ -192,14 +209,11 @@ function M.new(options)
   end
 
   function api.copy_out(_, text)
-    local st = single(text, "copy_out")
+    local st = copy_statement(text, "copy_out", "out", "COPY ... TO stdout")
     observe(text, st)
     local _, err = session:query(text:sub(st.first, st.last))
     if err then
       raise(err, text, st)
-    end
-    if session:state() ~= "copy_out" then
-      error(error_.new("script", "db:copy_out wants a COPY ... TO stdout statement"), 0)
     end
     return function()
       if session:state() ~= "copy_out" then
@@ -286,6 +300,12 @@ function M.new(options)
 
   function api.array(self, values)
     return literal.array(values or self)
+  end
+
+  function api.bytea(_, bytes)
+    return "\\x" .. bytes:gsub(".", function(c)
+      return ("%02x"):format(c:byte())
+    end)
   end
 
   function api.decode_array(_, text)

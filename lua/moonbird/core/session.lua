@@ -47,6 +47,18 @@ function M.open(params, options)
   return self
 end
 
+--- Asks whether a server accepts connections, without logging in.
+---@param params table<string, string> libpq keywords
+---@return true|nil
+---@return moonbird.error? err code "connect"
+function M.ping(params)
+  local keywords = { connect_timeout = "5" }
+  for k, v in pairs(params) do
+    keywords[k] = v
+  end
+  return conn.new():ping(keywords)
+end
+
 --- Takes in what a statement left: notices, the doom of the session.
 local function finish(self, result, err)
   if self.on_notice then

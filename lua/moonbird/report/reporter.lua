@@ -138,6 +138,10 @@ end
 ---@param target moonbird.target
 ---@param steps moonbird.step[]
 function M:plan(target, steps)
+  self.width = 0
+  for _, step in ipairs(steps) do
+    self.width = math.max(self.width, #step.migration.id)
+  end
   self:log("debug", ("%d steps to do on %s, head %d"):format(#steps, target.name, target.head))
 end
 
@@ -186,13 +190,17 @@ end
 
 local VERBS = { up = "applied", down = "reverted" }
 
+local function step_line(self, verb, step, ms)
+  local id = step.migration.id
+  self:print(("%s %s%s  %s"):format(verb, id, (" "):rep((self.width or 0) - #id), self.out.dim(duration.format(ms))))
+end
+
 --- A step was committed.
 ---@param step moonbird.step
 ---@param ms integer
 function M:step_done(step, ms)
   self.step = nil
-  self:print(("%s %s  %s"):format(self.out.green(VERBS[step.direction]), step.migration.id,
-    self.out.dim(duration.format(ms))))
+  step_line(self, self.out.green(VERBS[step.direction]), step, ms)
 end
 
 --- A step failed and was rolled back.
@@ -201,8 +209,8 @@ end
 ---@param ms integer
 function M:step_failed(step, _, ms)
   self.step = nil
-  self:print(("%s %s  %s"):format(self.out.red("failed"), step.migration.id,
-    self.out.dim(duration.format(ms))))
+  -- As wide as the other verb, so that the names stay in one column.
+  step_line(self, self.out.red("failed") .. (" "):rep(#VERBS[step.direction] - #"failed"), step, ms)
 end
 
 --- A step is running; called a few times a second.

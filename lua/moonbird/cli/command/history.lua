@@ -4,6 +4,7 @@ local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local style = require "moonbird.report.style"
+local times = require "moonbird.report.times"
 local text = require "moonbird.util.text"
 
 local M = {}
@@ -26,7 +27,7 @@ local function print_rows(report, rows)
   for _, row in ipairs(rows) do
     local colour = colours[row.event] or out.dim
     lines[#lines + 1] = {
-      (row.finished_at:gsub("T", " "):gsub("%.%d+Z", " UTC")), colour(WORDS[row.event]),
+      times.human(row.finished_at), colour(WORDS[row.event]),
       row.id or row.version_text or "", row.duration_ms and duration.format(row.duration_ms) or "",
       row.applied_by .. (row.host and ("@" .. row.host) or ""),
       row.git_commit and row.git_commit:sub(1, 10) or "-", unit_note(row),

@@ -4,6 +4,7 @@ local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local registry = require "moonbird.migration.registry"
 local style = require "moonbird.report.style"
+local times = require "moonbird.report.times"
 
 local M = {}
 
@@ -80,7 +81,7 @@ function M.run(args, report)
     for i = #rows, 1, -1 do
       if rows[i].version == args.version then
         events[#events + 1] = rows[i]
-        lines[#lines + 1] = { (rows[i].finished_at:gsub("T", " "):gsub("%.%d+Z", " UTC")), rows[i].event,
+        lines[#lines + 1] = { times.human(rows[i].finished_at), rows[i].event,
           rows[i].outcome, rows[i].applied_by, rows[i].error or "" }
       end
     end

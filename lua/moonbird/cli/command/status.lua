@@ -76,9 +76,9 @@ local function print_items(report, items)
   for _, item in ipairs(items) do
     local note = NOTES[item.state] or ""
     if item.failed then
-      note = ("last failed %s: %s"):format(item.failed.at, item.failed.error or "")
+      note = ("last failed %s: %s"):format(times.human(item.failed.at), item.failed.error or "")
     end
-    rows[#rows + 1] = { colours[item.state](item.state), item.id, item.applied_at or "",
+    rows[#rows + 1] = { colours[item.state](item.state), item.id, times.human(item.applied_at) or "",
       item.duration_ms and out.dim(duration.format(item.duration_ms)) or "", note }
   end
   report:write(style.columns(rows))

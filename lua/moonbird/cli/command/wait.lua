@@ -8,7 +8,8 @@ local M = {}
 
 local POLL_MS, DEFAULT_MS = 250, 60000
 
---- Waits until the server accepts connections. A missing database counts as up: `create` makes it.
+--- Waits until the server accepts connections. Asks without logging in: a missing database (which `create`
+--- makes) or a wrong password is not a server that is down.
 ---@param args table
 ---@param report moonbird.reporter
 ---@return table|nil
@@ -23,19 +24,17 @@ function M.run(args, report)
   if not database then
     return nil, err
   end
+  if database.handle then -- it was started, and waited for, just now
+    database.handle:release()
+    report:print("the server accepts connections")
+    return { waited_ms = 0 }
+  end
   local started = task.now()
   local limit = args.timeout or DEFAULT_MS
   local told = false
   while true do
-    local opened, failure = session.open(database.params, { application_name = "moonbird/wait" })
-    if opened then
-      opened:close()
-    end
-    if database.handle then
-      database.handle:release()
-    end
-    -- libpq gives no SQLSTATE for a refused connection; the message's code is the server's own text.
-    if opened or (failure.message:find("does not exist", 1, true) and failure.message:find("database", 1, true)) then
+    local up, failure = session.ping(database.params)
+    if up then
       report:print("the server accepts connections")
       return { waited_ms = task.now() - started }
     elseif failure.code == "interrupted" then

@@ -1,0 +1,26 @@
+---@meta moonbird.error
+
+--- What a failed call of db raises, as pcall returns it. Compare `code` and `sqlstate`, never the message.
+--- tostring(err) is one line with place, message and SQLSTATE. All codes: docs/reference/errors.md.
+---@class moonbird.error
+---@field code string "sql", "transaction", "script", "limit", ...
+---@field message string
+---@field sqlstate? string five characters, when the server spoke: "23505" for a duplicate key
+---@field severity? string "ERROR", "FATAL", ... when the server spoke
+---@field detail? string
+---@field hint? string
+---@field context? string the server's own call stack (PL/pgSQL)
+---@field schema_name? string
+---@field table_name? string
+---@field column_name? string
+---@field constraint_name? string
+---@field position? integer character in the statement, from 1
+---@field index? integer number of the statement that failed, when several were sent
+---@field file? string file of the script
+---@field line? integer
+---@field column? integer
+---@field excerpt? string the line of SQL with a caret below
+---@field migration? string
+---@field target? string
+---@field problems? table[] several findings, each { file, line, column, message, hint }
+---@field cause? any

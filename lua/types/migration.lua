@@ -1,0 +1,27 @@
+---@meta moonbird.migration
+
+--- The table that a .lua migration returns. docs/guide/lua-migrations.md.
+---@class moonbird.migration
+---@field up string|fun(db: moonbird.db) what the migration does: a function, or SQL
+---@field down? string|fun(db: moonbird.db) the way back
+---@field irreversible? string why there is no way back; instead of `down`
+---@field description? string one line; `moonbird plan` shows it
+---@field phase? "expand"|"contract" default "expand". Recorded and shown
+---@field scope? "global"|"tenant" default "global". Recorded and shown
+---@field compatibility? "backward_compatible"|"contract_breaking" default by phase. Recorded and shown
+---@field transaction? boolean default true; false for what can't run in a transaction
+---@field timeouts? moonbird.migration.timeouts
+---@field id? string a stable name of your own. Kept, not acted on yet
+---@field owner? string who to ask. `moonbird show` tells it
+---@field purpose? string kept, not acted on yet
+---@field rationale? string kept, not acted on yet
+---@field tags? string[] kept, not acted on yet
+---@field completes? integer|string|(integer|string)[] versions whose change this one ends. Reserved
+---@field backfill? table reserved
+---@field barrier? boolean reserved
+---@field waivers? table[] reserved
+
+--- Time limits of one migration: "400ms", "5s", "2m", "1h30m"; "0" for none.
+---@class moonbird.migration.timeouts
+---@field lock? string|0 longest single wait for a table lock
+---@field statement? string|0 longest a statement may run
