@@ -9,6 +9,7 @@
 
 int luaopen_moonbird_native_conn(lua_State *L);
 int luaopen_moonbird_native_error(lua_State *L);
+int luaopen_moonbird_native_fingerprint(lua_State *L);
 int luaopen_moonbird_native_fs(lua_State *L);
 int luaopen_moonbird_native_json(lua_State *L);
 int luaopen_moonbird_native_process(lua_State *L);

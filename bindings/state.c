@@ -98,6 +98,7 @@ static void add_natives(lua_State *L)
         {"moonbird.native.conn", luaopen_moonbird_native_conn},
         {"moonbird.native.embedded", luaopen_embedded},
         {"moonbird.native.error", luaopen_moonbird_native_error},
+        {"moonbird.native.fingerprint", luaopen_moonbird_native_fingerprint},
         {"moonbird.native.fs", luaopen_moonbird_native_fs},
         {"moonbird.native.json", luaopen_moonbird_native_json},
         {"moonbird.native.process", luaopen_moonbird_native_process},

@@ -150,6 +150,15 @@ create view state as
     where applies is not null
     order by target, version, ordinal desc;
 
+-- One hash of what is applied to a target, to be compared with the same of the files
+-- (engine/core/fingerprint.h): equal means that there is nothing to do.
+create function fingerprint(p_target text) returns text
+language sql stable set search_path from current as $$
+    select encode(sha256(convert_to(coalesce(string_agg(
+        id || ' ' || checksum || E'\n', '' order by version), ''), 'UTF8')), 'hex')
+    from state where target = p_target and applies
+$$;
+
 create function refuse_change() returns trigger
 language plpgsql set search_path from current as $$
 begin
@@ -164,6 +173,7 @@ create trigger journal_append_only before update or delete or truncate on journa
 
 -- migrate:down
 
+drop function fingerprint(text);
 drop function verify(text);
 drop function record(text, bigint, jsonb);
 drop function enter(text, bigint);

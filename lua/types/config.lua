@@ -25,6 +25,7 @@
 --- Durations: "400ms", "5s", "2m", "1h30m"; "0" for no limit.
 ---@class moonbird.config_timeouts
 ---@field lock? string|0 longest single wait for a table lock, default "5s"
+---@field lock_total? string|0 how long the waits for table locks of one migration may add up to, default "60s"
 ---@field statement? string|0 longest a statement may run, default none
 ---@field run? string|0 longest the whole run may take, default none
 ---@field lock_wait? string|0 how long to wait for another runner, default "60s"

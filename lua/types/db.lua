@@ -86,6 +86,12 @@ function db:literal(value) end
 ---@return string
 function db:array(values) end
 
+--- Writes a byte string for a bytea parameter, as hex. What db:query returns of a bytea column can go back
+--- this way; a plain string would be read as text.
+---@param bytes string
+---@return string
+function db:bytea(bytes) end
+
 --- Reads an array that the server returned. Elements stay text, NULL becomes db.null.
 ---@param text string
 ---@return table

@@ -1,8 +1,9 @@
 --- What commands share: the configuration, the registry, the database of this invocation.
+local bootstrap = require "moonbird.exec.bootstrap"
 local config = require "moonbird.config.config"
 local error_ = require "moonbird.core.error"
+local fingerprint = require "moonbird.core.fingerprint"
 local fs = require "moonbird.core.fs"
-local registry = require "moonbird.migration.registry"
 local run = require "moonbird.exec.run"
 local target = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
@@ -51,6 +52,7 @@ end
 ---@return table[]|nil entries
 ---@return moonbird.error? err
 function M.entries(conf)
+  local registry = require "moonbird.migration.registry"
   local entries, problems = registry.scan(conf.migrations, { root = conf.dir })
   if not entries then
     return nil, problems
@@ -99,6 +101,14 @@ function M.database(conf, report)
   return { params = params, handle = handle }
 end
 
+local function folders(conf)
+  local list = {}
+  for i, dir in ipairs(conf.migrations) do
+    list[i] = text.join_path(conf.dir, dir)
+  end
+  return list
+end
+
 local function caught(raised)
   local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
   e.traceback = e.traceback or debug.traceback(nil, 2)
@@ -110,8 +120,9 @@ end
 ---@param args table
 ---@param report moonbird.reporter
 ---@param conf moonbird.config
----@param options { files?: boolean, full?: boolean } files: scan the migrations and hand them over; full: as
----        target.open's
+---@param options { files?: boolean, full?: boolean, idle?: fun(run: moonbird.run, target: moonbird.target): table }
+---        files: scan the migrations and hand them over; full: as target.open's; idle: called in place of
+---        `work` when the target is exactly where the files want it
 ---@param work fun(run: moonbird.run, target: moonbird.target, entries?: table[]): table|nil, moonbird.error|nil
 ---@return table|nil result
 ---@return moonbird.error? err
@@ -133,14 +144,30 @@ function M.with_target(args, report, conf, options, work)
     timeout_ms = conf.timeouts.run,
   }
   this.lock_wait = conf.timeouts.lock_wait
-  local opening = task.spawn(target.open, this, { full = options.full })
-  if options.files and not entries then
+  local opening = task.spawn(target.open, this, { full = options.full, known = options.idle and bootstrap.known() })
+  local hash
+  if options.idle then
+    hash, err = fingerprint.folders(folders(conf))
+  elseif options.files and not entries then
     task.sleep(0) -- lets the connection begin
     entries, err = M.entries(conf)
   end
   local goal, open_err = opening:join()
   err = err or open_err
   local result
+  if goal and not err and options.idle then
+    if hash and hash == goal.fingerprint then
+      work = options.idle
+    else
+      if not entries then
+        entries, err = M.entries(conf)
+      end
+      if not err then
+        local _
+        _, err = goal:refresh()
+      end
+    end
+  end
   collectgarbage("restart") -- main.c stops it for the start
   if goal and not err then
     local ok, first, second = xpcall(task.within, caught, this:time_left(), function()

@@ -81,6 +81,30 @@ function M:read(session, target, full)
   return state
 end
 
+--- The fingerprint of what is applied to a target, when nothing else is to be looked at: nothing is left
+--- open and the journal's schema is as this engine knows it. One round trip, one row.
+---@param session moonbird.session
+---@param target string
+---@param known integer newest migration of the journal's schema that this engine carries
+---@return string|false|nil fingerprint false: look closer (also where there is no journal yet)
+---@return moonbird.error? err
+function M:fingerprint(session, target, known)
+  local q = self.quoted
+  local result, err = session:query(([[
+    select %s.fingerprint($1)
+    where not exists (select from %s.journal j where target = $1 and applies is null and not exists (
+        select from %s.journal s where s.target = j.target and s.version = j.version
+          and s.ordinal > j.ordinal and s.applies is not null))
+      and $3 = (select max(version) from %s.state where target = $2 and applies)]]):format(q, q, q, q),
+    { target, M.SELF, known })
+  if result then
+    return result:value(1, 1) or false
+  elseif absent(err) then
+    return false
+  end
+  return nil, err
+end
+
 --- The engine that wrote the newest version of the journal's schema.
 ---@param session moonbird.session
 ---@return string|nil

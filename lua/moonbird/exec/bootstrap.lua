@@ -3,7 +3,6 @@ local embedded = require "moonbird.core.embedded"
 local failpoint = require "moonbird.core.failpoint"
 local journal = require "moonbird.core.journal"
 local hash = require "moonbird.core.sys".sha256
-local registry = require "moonbird.migration.registry"
 
 local M = {}
 
@@ -21,7 +20,7 @@ function M.migrations()
         id = version .. "_" .. name, file = "moonbird:" .. file.name, kind = "sql",
         text = file.text, checksum = hash(file.text),
       }
-      local migration, problems = registry.load(entry)
+      local migration, problems = require("moonbird.migration.registry").load(entry)
       assert(migration, problems and problems[1] and problems[1].message)
       loaded[i] = migration
     end

@@ -12,6 +12,7 @@ local task = require "moonbird.core.task"
 ---@field session moonbird.session
 ---@field state moonbird.journal.state
 ---@field head integer ordinal of the last event
+---@field fingerprint string|false|nil
 ---@field unflushed boolean steps were committed with synchronous_commit off
 local M = {}
 M.__index = M
@@ -21,7 +22,8 @@ local POLL_MS = 200
 
 --- Opens a target: connects and reads its state.
 ---@param run moonbird.run
----@param spec? { name?: string, schema?: string, vars?: table, full?: boolean } full: read what is only shown
+---@param spec? { name?: string, schema?: string, vars?: table, full?: boolean, known?: integer } full: read what
+---       is only shown; known: read only the fingerprint (journal.fingerprint), refresh() is to follow
 ---@return moonbird.target|nil
 ---@return moonbird.error? err
 function M.open(run, spec)
@@ -38,7 +40,12 @@ function M.open(run, spec)
   if not ok then
     return nil, err
   end
-  ok, err = self:refresh()
+  if spec.known then
+    self.fingerprint, err = run.journal:fingerprint(self.session, self.name, spec.known)
+    ok = self.fingerprint ~= nil
+  else
+    ok, err = self:refresh()
+  end
   if not ok then
     self:close()
     return nil, err

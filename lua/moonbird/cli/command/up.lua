@@ -1,5 +1,4 @@
 --- up, and what down and redo share with it: run steps, tell what was done.
-local apply = require "moonbird.exec.apply"
 local duration = require "moonbird.util.duration"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
@@ -33,12 +32,19 @@ function M.go(args, report, direction)
     return nil, err
   end
   local options = { to = args.to, steps = args.steps, allow_out_of_order = args.allow_out_of_order }
-  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
+  local function idle(run, target)
+    report:print("nothing to do: the database is up to date")
+    return { target = target.name, run = run.id, steps = json.array {} }
+  end
+  return project.with_target(args, report, conf, {
+    files = true,
+    idle = direction == "up" and not args.dry_run and idle or nil,
+  }, function(run, target, entries)
     if args.dry_run then
       return require("moonbird.exec.rehearse").run(target, entries, direction, options)
     end
     local started = task.now()
-    local done, failure, so_far = apply.run(target, entries, direction, options)
+    local done, failure, so_far = require("moonbird.exec.apply").run(target, entries, direction, options)
     local result = { target = target.name, run = run.id, steps = M.done_data(so_far or done) }
     if not done then
       return result, failure

@@ -1,0 +1,260 @@
+--- Writes the pages that are made from the source: docs/reference/errors.md and docs/reference/commands.md.
+--
+--   moonbird-lua docs/generate.lua               writes them
+--   moonbird-lua docs/generate.lua --examples    runs the pages' examples and writes their real output
+--
+-- Run from the top folder. tests/spec/docs_spec.lua fails when a page is stale.
+local M = {}
+
+local NOTE = "<!-- Made by docs/generate.lua from %s. Do not edit. -->\n"
+
+local function slurp(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read("a")
+end
+
+-- Markdown tables: a bar would end the cell.
+local function cell(text)
+  return (text:gsub("|", "\\|"))
+end
+
+-- Errors -------------------------------------------------------------------------------------------------
+
+local STATUS = {
+  [0] = "it worked", [1] = "something failed; what it had done was rolled back",
+  [2] = "usage, configuration or a migration file: nothing was run", [3] = "the server can't be reached",
+  [4] = "pending or drifted, when asked by --exit-code", [5] = "a lock was not obtained in time",
+  [6] = "refused: the history or a policy does not allow it", [7] = "some tenants failed",
+  [70] = "a defect in moonbird", [130] = "interrupted by a signal",
+}
+
+--- The rows of error.def.
+---@param source string its text
+---@return table[] { name, status, meaning, advice }
+function M.read_errors(source)
+  local rows = {}
+  for line in source:gmatch("[^\n]+") do
+    if line:find("^MB_ERROR%(") then
+      local name, status, meaning, advice =
+        line:match('^MB_ERROR%([%u_]+, "([%w_]+)", (%d+), "(.-)", "(.-)"%)$')
+      assert(name, "error.def has a line of another form: " .. line)
+      rows[#rows + 1] = { name = name, status = math.tointeger(tonumber(status)), meaning = meaning, advice = advice }
+    end
+  end
+  return rows
+end
+
+--- The page of errors.
+---@return string
+function M.errors()
+  local rows = M.read_errors(slurp("engine/base/error.def"))
+  local out = { NOTE:format("engine/base/error.def"), [[
+# Errors and exit statuses
+
+Every error has a code. It is in the `code` field of `--json` output and of errors that `pcall` returns in a
+Lua migration. Match on the code and on `sqlstate`, never on the message.
+
+## Exit statuses
+
+| status | meaning | codes |
+|---|---|---|
+]] }
+  local codes, order = {}, {}
+  for _, row in ipairs(rows) do
+    if not codes[row.status] then
+      codes[row.status] = {}
+      order[#order + 1] = row.status
+    end
+    table.insert(codes[row.status], "`" .. row.name .. "`")
+  end
+  table.sort(order)
+  for _, status in ipairs(order) do
+    local meaning = assert(STATUS[status], "docs/generate.lua does not know status " .. status)
+    out[#out + 1] = ("| %d | %s | %s |\n"):format(status, meaning, table.concat(codes[status], ", "))
+  end
+  out[#out + 1] = "\n## Codes\n\n| code | status | what happened | what to do |\n|---|---|---|---|\n"
+  for _, row in ipairs(rows) do
+    if row.status ~= 0 then
+      out[#out + 1] = ("| `%s` | %d | %s | %s |\n"):format(row.name, row.status, cell(row.meaning), cell(row.advice))
+    end
+  end
+  return table.concat(out)
+end
+
+-- Commands -------------------------------------------------------------------------------------------------
+
+-- What the one-line help has no room for: Markdown, by command.
+local MORE = {
+  init = "Never overwrites: what is there already is kept and said so.",
+  new = "The version is the present time in UTC (14 digits); with `--sequential` it is one more than the "
+    .. "folder's newest, as wide.",
+  up = "Applied files that were changed are refused (exit 6), so are late ones without `--allow-out-of-order`. "
+    .. "See [transactions and locks](../internals/transactions-and-locks.md).",
+  down = "Takes back in the order of application, newest first. A migration without a down is refused.",
+  redo = "Takes back and applies the same migrations; other pending ones stay pending.",
+  status = "States: `applied`, `pending`, `changed` (the file was changed after it was applied), `missing` "
+    .. "(applied, its file is gone), `late` (older than what is applied), `interrupted` (a run died inside a "
+    .. "migration that has no transaction; `moonbird up` goes on). With `--exit-code` the exit status is 4 when "
+    .. "something is pending, changed or missing.",
+  history = "Events of the journal, see [the journal](journal.md). `--verify` checks every target's hash chain and "
+    .. "fails with `journal` when a row does not fit.",
+  plan = "Changes nothing, makes no journal.",
+  show = "Also says what the journal knows about the version.",
+  create = "For the embedded cluster this is its own database.",
+  drop = "Refused without `--yes`.",
+  wait = "For scripts that start a server. Exit 3 when the time is over.",
+  baseline = "For a database that had the schema before moonbird: journals every pending migration up to VERSION "
+    .. "as being there, runs nothing.",
+  repair = "`--accept`: the changed file counts from now on. `--mark applied`, `--mark reverted`: the version counts "
+    .. "as being, or not being, in the database. `--clear`: what a failed or interrupted run left open in the "
+    .. "journal is settled as it is. Nothing is deleted: each adds an event that says who and why.",
+  cluster = "Without `cluster start` the embedded PostgreSQL runs only while a command uses it. `destroy` removes its "
+    .. "data and needs `--yes`. See [the embedded PostgreSQL](../internals/cluster.md).",
+  run = "The script returns a function, called with [db](db.md) and the arguments (strings). An integer that it "
+    .. "returns is the exit status. Statements commit one by one; `db:atomic` makes a transaction.",
+}
+
+local function argument_text(argument)
+  local text = argument.name
+  if argument.choices then
+    text = table.concat(argument.choices, "\\|")
+  end
+  if argument.many then
+    text = "[" .. text .. " ...]"
+  elseif argument.optional then
+    text = "[" .. text .. "]"
+  end
+  return text
+end
+
+local function option_rows(out, options)
+  for _, option in ipairs(options) do
+    local names = "`--" .. option.long .. (option.arg and " " .. option.arg or "") .. "`"
+    if option.short then
+      names = "`-" .. option.short .. "`, " .. names
+    end
+    local help = option.help
+    if option.choices then
+      help = help .. ": `" .. table.concat(option.choices, "`, `") .. "`"
+    end
+    if option.default then
+      help = help .. (" (default `%s`)"):format(option.default)
+    end
+    out[#out + 1] = ("| %s | %s |\n"):format(names, cell(help))
+  end
+end
+
+--- The page of commands. Needs an interpreter with the engine's modules (moonbird-lua).
+---@return string
+function M.commands()
+  local spec = require "moonbird.cli.spec"
+  local out = { NOTE:format("lua/moonbird/cli/spec.lua"), [[
+# Commands
+
+    moonbird [OPTIONS] COMMAND [ARGUMENTS]
+
+Results go to stdout, the log and errors to stderr. `TIME` is a duration such as `400ms`, `5s`, `2m`, `1h30m`;
+a plain number is seconds; `0` means no limit. Exit statuses: [errors](errors.md).
+
+With `--json` a command prints one object: its result, and always `command`, `ok` and, when it failed, `error`
+(`code`, `message`, `file`, `line`, `sqlstate`, `hint`, ...).
+
+## Options of every command
+
+| option | meaning |
+|---|---|
+]] }
+  option_rows(out, spec.GLOBAL)
+  for _, command in ipairs(spec.COMMANDS) do
+    local usage = { "moonbird " .. command.name }
+    for _, argument in ipairs(command.args or {}) do
+      usage[#usage + 1] = (argument_text(argument):gsub("\\|", "|"))
+    end
+    if command.options then
+      usage[#usage + 1] = "[OPTIONS]"
+    end
+    out[#out + 1] = ("\n## %s\n\n    %s\n\n%s.\n"):format(command.name, table.concat(usage, " "),
+      command.help:gsub("^%l", string.upper))
+    if MORE[command.name] then
+      out[#out + 1] = MORE[command.name] .. "\n"
+    end
+    local named = {}
+    for _, argument in ipairs(command.args or {}) do
+      if not argument.choices then
+        named[#named + 1] = ("| `%s` | %s |\n"):format(argument.name, cell(argument.help))
+      end
+    end
+    if #named > 0 or command.options then
+      out[#out + 1] = "\n| | |\n|---|---|\n" .. table.concat(named)
+      option_rows(out, command.options or {})
+    end
+  end
+  return table.concat(out)
+end
+
+-- Writing ------------------------------------------------------------------------------------------------
+
+--- The generated pages: path -> text.
+---@return table<string, string>
+function M.pages()
+  return { ["docs/reference/errors.md"] = M.errors(), ["docs/reference/commands.md"] = M.commands() }
+end
+
+local function write(path, text)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(text)
+end
+
+--- Runs a page's examples and puts the output that differs into the page.
+local function refresh(examples, path)
+  local fs = require "moonbird.core.fs"
+  local text = slurp(path)
+  local root = fs.realpath(assert(fs.tempdir("/tmp/moonbird-docs-")))
+  assert(fs.chmod(root, 493)) -- 0755: as root the server runs as somebody else
+  local runner = examples.runner(root, (fs.realpath("/proc/self/exe"):gsub("[^/]*$", "moonbird")))
+  local lines = {}
+  for line in (text:gsub("\n$", "") .. "\n"):gmatch("([^\n]*)\n") do
+    lines[#lines + 1] = line
+  end
+  local changes = {}
+  for _, item in ipairs(examples.read(text)) do
+    local actual = runner:run(item)
+    if actual and not examples.same(item.expected, actual) then
+      changes[#changes + 1] = { item = item, actual = actual }
+    end
+  end
+  runner:close()
+  fs.remove_tree(root)
+  for i = #changes, 1, -1 do
+    local item = changes[i].item
+    for _ = item.first, item.last do
+      table.remove(lines, item.first)
+    end
+    for k, line in ipairs(changes[i].actual) do
+      line = line:gsub("%s+$", ""):gsub("%f[%w]([%w_]+)@[%w][%w_.-]*", "%1@laptop")
+      table.insert(lines, item.first + k - 1, line)
+    end
+  end
+  write(path, table.concat(lines, "\n") .. "\n")
+  print(("%s: %d outputs changed"):format(path, #changes))
+end
+
+if arg and arg[0] and arg[0]:find("generate%.lua$") then
+  if arg[1] == "--examples" then
+    local task = require "moonbird.core.task"
+    local examples = dofile("docs/examples.lua")
+    local _, err = task.run(function()
+      for _, path in ipairs(arg[2] and { table.unpack(arg, 2) } or examples.PAGES) do
+        refresh(examples, path)
+      end
+    end)
+    assert(not err, tostring(err))
+  else
+    for path, text in pairs(M.pages()) do
+      write(path, text)
+      print(path)
+    end
+  end
+end
+
+return M
