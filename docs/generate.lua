@@ -232,6 +232,7 @@ local function refresh(examples, path)
     end
     for k, line in ipairs(changes[i].actual) do
       line = line:gsub("%s+$", ""):gsub("%f[%w]([%w_]+)@[%w][%w_.-]*", "%1@laptop")
+        :gsub("on %S+ was interrupted", "on laptop was interrupted")
       table.insert(lines, item.first + k - 1, line)
     end
   end

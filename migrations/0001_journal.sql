@@ -48,9 +48,10 @@ create index journal_state on journal (target, version, ordinal desc) where appl
 comment on table journal is 'what moonbird did here; append-only, each row hashes the one before it';
 
 -- What a row's hash covers: all of it but seq and the hash itself. Times as microseconds, because text
--- depends on the session's settings.
+-- depends on the session's settings. Its callers settle the search_path; without a clause of its own it
+-- can be inlined.
 create function journal_hash(r journal) returns text
-language sql stable set search_path from current as $$
+language sql stable as $$
     select encode(sha256(convert_to(jsonb_build_array(
         r.format, r.target, r.ordinal, r.event, r.applies, r.version, r.version_text, r.id, r.name,
         r.direction, r.phase, r.scope, r.compatibility, r.checksum, r.outcome,
@@ -62,7 +63,7 @@ $$;
 
 -- The advisory lock that guards a target. Locks are per database already.
 create function lock_key(p_target text) returns bigint
-language sql stable set search_path from current as $$
+language sql stable as $$
     select hashtextextended('moonbird/' || current_schema() || '/' || p_target, 0)
 $$;
 

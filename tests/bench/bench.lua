@@ -273,7 +273,8 @@ local function case_stream()
       assert(rows == %d and points > 0, rows)
     end]]):format(ROWS)))
   local times, peaks = compare(math.max(3, rounds // 2), {
-    { name = "moonbird", command = { MOONBIRD, "-u", url "stream", "-C", dir .. "/p200", "run", dir .. "/stream.lua" } },
+    { name = "moonbird",
+      command = { MOONBIRD, "-u", url "stream", "-C", dir .. "/p200", "run", dir .. "/stream.lua" } },
     { name = "psql", command = { "psql", "-Xq", "-d", url "stream", "-c", "copy big to stdout" } },
   })
   row("stream 1,000,000 rows", ms(times.moonbird), times.moonbird / times.psql, "psql COPY " .. ms(times.psql), 2.50)

@@ -88,12 +88,8 @@ function M:too_new(known)
   return self.run.journal:too_new(self.session, self.state, known)
 end
 
---- The statement that settles how a step's transaction runs, transaction-locally.
----@param timeouts { lock: integer, statement: integer } milliseconds, 0 for none
----@param durable boolean false: synchronous_commit off (the journal row shares the transaction, and WAL
----       is ordered, so a crash of the server loses the step and its row together)
----@return table item for session:batch
-function M:settings_item(timeouts, durable)
+--- The calls that settle how a step's transaction runs, and their parameters.
+local function settings(self, timeouts, durable)
   local names = {
     { "lock_timeout", ("%dms"):format(timeouts.lock or 0) },
     { "statement_timeout", ("%dms"):format(timeouts.statement or 0) },
@@ -111,6 +107,33 @@ function M:settings_item(timeouts, durable)
     calls[i] = ("set_config('%s', $%d, true)"):format(pair[1], i)
     item[i + 1] = pair[2]
   end
+  return calls, item
+end
+
+--- The statement that settles how a step's transaction runs, transaction-locally.
+---@param timeouts { lock: integer, statement: integer } milliseconds, 0 for none
+---@param durable boolean false: synchronous_commit off (the journal row shares the transaction, and WAL
+---       is ordered, so a crash of the server loses the step and its row together)
+---@return table item for session:batch
+function M:settings_item(timeouts, durable)
+  local calls, item = settings(self, timeouts, durable)
+  item[1] = "select " .. table.concat(calls, ", ")
+  return item
+end
+
+--- The same, and then passes the door.
+---@param timeouts table
+---@param durable boolean
+---@return table item for session:batch
+function M:enter_item(timeouts, durable)
+  local calls, item = settings(self, timeouts, durable)
+  local enter = self.run.journal:enter_item(self.name, self.head)
+  -- `item` still lacks its first element, the text: its values stand at 2 and on.
+  local before = #calls
+  calls[before + 1] = enter[1]:gsub("^select ", ""):gsub("%$(%d)", function(n)
+    return "$" .. math.tointeger(before + n)
+  end)
+  table.move(enter, 2, #enter, before + 2, item)
   item[1] = "select " .. table.concat(calls, ", ")
   return item
 end

@@ -75,13 +75,10 @@ end
 --- The pipeline: settings, enter, statements, record.
 local function run_pipeline(target, step, timeouts)
   local run = target.run
-  local items = {
-    target:settings_item(timeouts, step.durable),
-    run.journal:enter_item(target.name, target.head),
-  }
+  local items = { target:enter_item(timeouts, step.durable) }
   local list = statements_of(step.body)
   for i, st in ipairs(list) do
-    items[i + 2] = { step.body.text:sub(st.first, st.last) }
+    items[i + 1] = { step.body.text:sub(st.first, st.last) }
     run.report:statement(step, step.body.text, st)
   end
   items[#items + 1] = run.journal:record_item(target.name, target.head + 1, M.done_event(target, step))
@@ -91,7 +88,7 @@ local function run_pipeline(target, step, timeouts)
   if results then
     return true
   end
-  local st = err.index and list[err.index - 2]
+  local st = err.index and list[err.index - 1]
   if st then
     position.locate(err, where(step, st))
   end
@@ -151,8 +148,7 @@ function M.begin(target, timeouts, durable)
   -- Isolation and access mode are said, whatever the role's or the database's defaults are.
   local results, err = target.session:batch {
     { "begin isolation level read committed read write" },
-    target:settings_item(timeouts, durable),
-    target.run.journal:enter_item(target.name, target.head),
+    target:enter_item(timeouts, durable),
   }
   if not results then
     target.session:rollback()
