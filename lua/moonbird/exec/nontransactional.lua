@@ -115,24 +115,23 @@ local function wait_for_backend(self, row)
   end
 end
 
---- Runs one statement outside any transaction with no time limits and the target's search_path.
+--- Runs one statement outside any transaction with no time limits and the target's search_path; what the
+--- session had set is put back.
 local function send_alone(self, st, text)
   local session = self.target.session
   local wanted = { lock_timeout = "0", statement_timeout = "0", search_path = self.target:search_path() }
-  local set = {}
+  local before = {}
   for name, value in pairs(wanted) do
-    local result, err = session:query("select set_config($1, $2, false) where current_setting($1) <> $2",
-      { name, value })
+    local result, err = session:query("select current_setting($1) as old, set_config($1, $2, false) "
+      .. "where current_setting($1) <> $2", { name, value })
     if not result then
       return nil, err
     end
-    if result:count() > 0 then
-      set[#set + 1] = name
-    end
+    before[name] = result:value(1, 1)
   end
   local _, err = session:query(text:sub(st.first, st.last))
-  for _, name in ipairs(set) do
-    session:query("reset " .. name)
+  for name, value in pairs(before) do
+    session:query("select set_config($1, $2, false)", { name, value })
   end
   if err then
     return nil, err
@@ -154,7 +153,7 @@ local function settle_failure(self, index, sha, st, before)
     if not said then
       return
     end
-    self.target.run.report:log("warn", said, self.step)
+    self.target.run.report:log("warn", said .. " that the failed statement left", self.step)
     verdict = "absent"
   end
   if verdict == "absent" then
@@ -193,7 +192,7 @@ local function run_alone(self, index, sha, text, st)
       if not said then
         return nil, becomes
       end
-      self.target.run.report:log("warn", said, self.step)
+      self.target.run.report:log("warn", said .. " that the interrupted run left", self.step)
       verdict = becomes or "absent"
     end
     if verdict == "done" then
@@ -364,6 +363,15 @@ local function run_opaque(self, index, body, unit)
   return record(self, unit_event(index, unit.sha, "done"))
 end
 
+--- SET and its like: no unit of work, but what the statements after it stand on, so it is done in every run.
+local function run_session(self, body, st)
+  local _, err = statement.send(self.target.session, body.text, st)
+  if err then
+    return nil, statement_error(self, body, st, err)
+  end
+  return true
+end
+
 local function run_sql(self, body)
   local list, err = units.of(body)
   if not list then
@@ -381,6 +389,8 @@ local function run_sql(self, body)
       if not ok then
         statement_error(self, body, st, err)
       end
+    elseif unit.kind == "session" then
+      ok, err = run_session(self, body, unit.statements[1])
     elseif unit.kind == "opaque" then
       ok, err = run_opaque(self, index, body, unit)
     else
@@ -430,7 +440,7 @@ local function run_function(self, fn)
       return nil, error_.new("transaction", ("%s is not allowed in a Lua migration"):format(st.tag),
         { hint = "use db:atomic(function() ... end), which is one transaction here" })
     end
-    if reads(text, st) then
+    if reads(text, st) or units.is_session(st) then
       return statement.send(session, text, st, params, count)
     end
     index = index + 1
@@ -585,6 +595,11 @@ function M.attempt(target, step, timeouts)
   local ok
   ok, err = run_leased(self)
   target.session:rollback()
+  if not target.session.doomed then
+    -- What the step SET for its session must not reach the next one.
+    local _, failure = target.session:simple("discard all")
+    ok, err = ok and not failure, err or failure
+  end
   held:rollback()
   held:close()
   target.unflushed = false

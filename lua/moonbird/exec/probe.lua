@@ -75,7 +75,7 @@ function create_index.clean(session, object)
   if drop_err then
     return nil, drop_err
   end
-  return ("dropped the INVALID index %q of the interrupted run"):format(object.name)
+  return ("dropped the INVALID index %q"):format(object.name)
 end
 
 function create_index.check(session, object)
@@ -129,7 +129,7 @@ function reindex.clean(session, _, before)
       return nil, drop_err
     end
   end
-  return "dropped the INVALID copies of the interrupted REINDEX: " .. found.names
+  return ("dropped the INVALID copies of REINDEX (%s)"):format(found.names)
 end
 
 -- Things that are there or not -------------------------------------------------------------------------
@@ -209,7 +209,7 @@ function detach.clean(session, object)
   if err then
     return nil, err
   end
-  return ("finalized the detach of %q that the interrupted run began"):format(object.partition), "done"
+  return ("finalized the detach of %q"):format(object.partition), "done"
 end
 
 -- By tag -------------------------------------------------------------------------------------------------

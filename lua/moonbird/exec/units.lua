@@ -2,6 +2,7 @@
 --
 -- "atomic": one implicit or explicit transaction; its progress row commits with it.
 -- "alone":  a statement that can't run in a transaction; an intent row before, a probe after a death.
+-- "session": SET and its like, done in every run and never journaled: later statements stand on them.
 -- "opaque": two-phase commit by hand, which nothing can make atomic with a journal row.
 --
 -- A transaction:false block is sent whole, as dbmate does, which makes it one implicit transaction; a
@@ -14,7 +15,7 @@ local hash = require "moonbird.core.sys".sha256
 local M = {}
 
 ---@class moonbird.unit
----@field kind "atomic"|"alone"|"opaque"
+---@field kind "atomic"|"alone"|"session"|"opaque"
 ---@field statements table[]
 ---@field managed boolean the block asked for a transaction (mixed files): BEGIN and COMMIT are ours
 ---@field sha string of its text
@@ -26,6 +27,17 @@ local function make(kind, text, statements, managed)
   end
   return { kind = kind, statements = statements, managed = managed or false,
     sha = hash(table.concat(parts, ";\n")) }
+end
+
+-- First words of statements that only change the session.
+local SESSION = { SET = true, RESET = true, DISCARD = true, PREPARE = true, DEALLOCATE = true, LISTEN = true,
+  UNLISTEN = true, LOAD = true }
+
+--- Whether a statement only changes the session.
+---@param st table
+---@return boolean
+function M.is_session(st)
+  return st.class ~= "control" and SESSION[st.tag:match("^%a*")] or false
 end
 
 local TWO_PHASE = { prepare = true, commit_prepared = true, rollback_prepared = true }
@@ -46,7 +58,8 @@ local function split_block(units, text, block)
     units[#units + 1] = make("opaque", text, block.statements)
   elseif alone then
     for _, st in ipairs(block.statements) do
-      units[#units + 1] = make(st.class == "alone" and "alone" or "atomic", text, { st })
+      local kind = M.is_session(st) and "session" or st.class == "alone" and "alone" or "atomic"
+      units[#units + 1] = make(kind, text, { st })
     end
   else
     local group = {}
