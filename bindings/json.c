@@ -95,6 +95,50 @@ static void encode_object(lua_State *L, int depth, cJSON *object)
     lua_pop(L, 1);
 }
 
+/* The length of the UTF-8 sequence at `p`, or 0 when there is none (also for NUL, which neither cJSON nor
+ * jsonb can hold). */
+static size_t utf8_length(const unsigned char *p, size_t left)
+{
+    if (p[0] < 0x80)
+        return p[0] != 0;
+    size_t len = p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3
+                 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : 0;
+    if (!len || len > left)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    bool overlong = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xF0 && p[1] < 0x90);
+    bool outside = (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF4 && p[1] >= 0x90);
+    return overlong || outside ? 0 : len;
+}
+
+/* A JSON string is UTF-8: what is not becomes U+FFFD, so that a message of any origin can be journaled. */
+static cJSON *encode_string(lua_State *L)
+{
+    size_t len;
+    const char *text = lua_tolstring(L, -1, &len);
+    const unsigned char *p = (const unsigned char *)text;
+    size_t good = 0, step;
+    while (good < len && (step = utf8_length(p + good, len - good)))
+        good += step;
+    if (good == len)
+        return cJSON_CreateString(text);
+    luaL_Buffer buffer;
+    luaL_buffinit(L, &buffer);
+    for (size_t i = 0; i < len; i += step ? step : 1) {
+        step = utf8_length(p + i, len - i);
+        if (step)
+            luaL_addlstring(&buffer, text + i, step);
+        else
+            luaL_addstring(&buffer, "\xEF\xBF\xBD");
+    }
+    luaL_pushresult(&buffer);
+    cJSON *item = cJSON_CreateString(lua_tostring(L, -1));
+    lua_pop(L, 1);
+    return item;
+}
+
 static cJSON *encode_number(lua_State *L)
 {
     if (lua_isinteger(L, -1)) {
@@ -128,7 +172,7 @@ static cJSON *encode_value(lua_State *L, int depth, cJSON *parent, const char *k
         item = encode_number(L);
         break;
     case LUA_TSTRING:
-        item = cJSON_CreateString(lua_tostring(L, -1));
+        item = encode_string(L);
         break;
     case LUA_TTABLE:
         if (is_array(L, lua_gettop(L))) {

@@ -100,8 +100,8 @@ local MORE = {
     .. "fails with `journal` when a row does not fit.",
   plan = "Changes nothing, makes no journal.",
   show = "Also says what the journal knows about the version.",
-  create = "For the embedded cluster this is its own database.",
-  drop = "Refused without `--yes`.",
+  create = "Connects to the server's database `postgres` for it. A database that is there already is no error.",
+  drop = "Refused without `--yes`. The server's own databases are never dropped.",
   wait = "For scripts that start a server. Exit 3 when the time is over.",
   baseline = "For a database that had the schema before moonbird: journals every pending migration up to VERSION "
     .. "as being there, runs nothing.",
@@ -165,6 +165,13 @@ With `--json` a command prints one object: its result, and always `command`, `ok
 |---|---|
 ]] }
   option_rows(out, spec.GLOBAL)
+  local known = {}
+  for _, command in ipairs(spec.COMMANDS) do
+    known[command.name] = true
+  end
+  for name in pairs(MORE) do
+    assert(known[name], "docs/generate.lua tells of a command that is not there: " .. name)
+  end
   for _, command in ipairs(spec.COMMANDS) do
     local usage = { "moonbird " .. command.name }
     for _, argument in ipairs(command.args or {}) do

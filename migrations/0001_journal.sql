@@ -142,11 +142,14 @@ language sql stable set search_path from current as $$
     order by 1, 2
 $$;
 
--- The last word on each version of each target.
+-- The last word on each version of each target. `applied_ordinal` is when it was applied, which a repair
+-- that came later does not change: a down takes back in that order.
 create view state as
     select distinct on (target, version)
            target, version, version_text, id, name, phase, scope, compatibility, checksum, applies,
-           event, ordinal, started_at, finished_at, applied_by, engine
+           event, ordinal, started_at, finished_at, applied_by, engine,
+           max(ordinal) filter (where event in ('apply', 'baseline') or detail->>'action' = 'mark applied')
+               over (partition by target, version) as applied_ordinal
     from journal
     where applies is not null
     order by target, version, ordinal desc;
@@ -157,7 +160,10 @@ create function fingerprint(p_target text) returns text
 language sql stable set search_path from current as $$
     select encode(sha256(convert_to(coalesce(string_agg(
         id || ' ' || checksum || E'\n', '' order by version), ''), 'UTF8')), 'hex')
-    from state where target = p_target and applies
+    from (select distinct on (version) version, id, checksum, applies
+          from journal where target = p_target and applies is not null
+          order by version, ordinal desc) last
+    where applies
 $$;
 
 create function refuse_change() returns trigger

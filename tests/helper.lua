@@ -175,6 +175,23 @@ local function admin_session()
   return admin
 end
 
+-- One statement of the helper's own session. Tasks that run side by side take turns.
+local admin_busy = false
+local function administer(sql)
+  while admin_busy do
+    task.sleep(2)
+  end
+  admin_busy = true
+  local ok, result, err = pcall(function()
+    return admin_session():query(sql)
+  end)
+  admin_busy = false
+  if not ok then
+    error(result, 0)
+  end
+  return result, err
+end
+
 ---@class tests.database
 ---@field name string
 ---@field params table<string, string> libpq keywords
@@ -269,7 +286,7 @@ end
 --- Disconnects and drops the database, with whoever is connected to it.
 function Database:drop()
   self:disconnect()
-  local _, err = admin_session():query(('drop database if exists "%s" with (force)'):format(self.name))
+  local _, err = administer(('drop database if exists "%s" with (force)'):format(self.name))
   demand(nil, err, "drop database")
 end
 
@@ -284,7 +301,7 @@ function M.database(options)
     options.template:disconnect()
     sql = sql .. (' template "%s"'):format(options.template.name)
   end
-  local _, err = admin_session():query(sql)
+  local _, err = administer(sql)
   demand(nil, err, sql)
   local params = {}
   for k, v in pairs(M.cluster().params) do
@@ -409,7 +426,7 @@ end
 
 --- Connections to the shared cluster that are not ours to keep.
 local function strangers()
-  local result = assert(admin_session():query([[
+  local result = assert(administer([[
     select coalesce(string_agg(format('%s: %s (%s)', datname, application_name, state), ', '), '')
     from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()]]))
   local text = result:value(1, 1)

@@ -227,12 +227,23 @@ function M.new(options)
     end
   end
 
+  -- COMMIT and RELEASE of a transaction that failed must not look like success.
+  local function check_swallowed(result)
+    session:settle()
+    if result[1] and session:state() ~= "in_txn" then
+      return { false, session.doomed
+        or error_.new("transaction", "a statement failed inside db:atomic and its error was swallowed",
+          { hint = "let the error through, or put the statement into a db:atomic of its own" }) }
+    end
+    return result
+  end
+
   local function transaction(fn)
     local _, err = session:query("begin")
     if err then
       raise(err)
     end
-    local result = table.pack(pcall(fn))
+    local result = check_swallowed(table.pack(pcall(fn)))
     if result[1] then
       _, err = session:query("commit")
       if not err then
@@ -258,7 +269,7 @@ function M.new(options)
       end
     end
     command("savepoint " .. name)
-    local result = table.pack(pcall(fn))
+    local result = check_swallowed(table.pack(pcall(fn)))
     if result[1] then
       command("release savepoint " .. name)
       depth = depth - 1

@@ -35,7 +35,7 @@ end
 ---@field open table[] events no later one of the same version settles: failures, half-done steps
 
 -- Columns of an applied version: what a plan needs, and what is only shown.
-local BRIEF = "target, version, version_text, id, checksum, applies, ordinal"
+local BRIEF = "target, version, version_text, id, checksum, applies, ordinal, applied_ordinal"
 local FULL = BRIEF .. ", name, phase, scope, compatibility, event, applied_by, engine, "
   .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms, "
   .. "(extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms"

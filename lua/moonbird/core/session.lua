@@ -193,10 +193,21 @@ function M:copy_get()
   return finish(self, self.conn:copy_get())
 end
 
---- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed".
+--- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed". A FETCH sent ahead is taken in
+--- first, so that "busy" is said only of what somebody waits for.
 ---@return string
 function M:state()
+  if self.ahead and not self.doomed then
+    settle(self)
+  end
   return self.conn:state()
+end
+
+--- Ends what a script left half-read: a cursor's FETCH, the rest of a COPY TO STDOUT.
+function M:settle()
+  if not self.doomed then
+    settle(self)
+  end
 end
 
 --- Rolls back whatever is open and leaves the connection idle, or closed when that is impossible.

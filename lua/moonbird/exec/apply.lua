@@ -56,6 +56,24 @@ local function record_failure(target, step, err)
   end
 end
 
+--- A step in one transaction, the whole of it again while a lock is in its way.
+local function retry_step(target, step, timeouts)
+  local run = target.run
+  return require("moonbird.exec.retry").run({
+    lock = timeouts.lock,
+    total = timeouts.lock_total,
+    deadlock_timeout = target.deadlock_timeout,
+    blocked = function(failure, attempt, lock)
+      run.report:blocked(step, failure, attempt, lock, run.monitor:last_blockers())
+    end,
+  }, function(lock)
+    return run.monitor:watch(step, target.session:pid(), function()
+      return require("moonbird.exec.transactional").attempt(target, step,
+        { lock = lock, statement = timeouts.statement })
+    end)
+  end)
+end
+
 --- Runs one step to its end: waits for the target's lock, retries lock timeouts.
 ---@param target moonbird.target
 ---@param step moonbird.step
@@ -65,22 +83,15 @@ end
 function M.step(target, step, budget)
   local run = target.run
   local timeouts = timeouts_of(run, step.migration)
-  local attempt_fn = require(step.transactional and "moonbird.exec.transactional"
-    or "moonbird.exec.nontransactional").attempt
-  local retry = require "moonbird.exec.retry"
   while true do
-    local ok, err = retry.run({
-      lock = timeouts.lock,
-      total = step.transactional and timeouts.lock_total or 0,
-      deadlock_timeout = target.deadlock_timeout,
-      blocked = function(failure, attempt, lock)
-        run.report:blocked(step, failure, attempt, lock, run.monitor:last_blockers())
-      end,
-    }, function(lock)
-      return run.monitor:watch(step, target.session:pid(), function()
-        return attempt_fn(target, step, { lock = lock, statement = timeouts.statement })
+    local ok, err
+    if step.transactional then
+      ok, err = retry_step(target, step, timeouts)
+    else
+      ok, err = run.monitor:watch(step, target.session:pid(), function()
+        return require("moonbird.exec.nontransactional").attempt(target, step, timeouts)
       end)
-    end)
+    end
     if ok then
       return true
     end
@@ -234,10 +245,12 @@ function M.run(target, entries, direction, options)
       break
     end
     run.report:log("info", "another runner changed the history; planning again")
-    local refreshed
-    refreshed, err = target:refresh()
-    if not refreshed then
-      ok = nil
+    local head, moved = target.head, err
+    ok, err = target:refresh()
+    if not ok then
+      break
+    elseif target.head == head then
+      ok, err = nil, moved -- nothing moved: going round again would change nothing
       break
     end
   end

@@ -69,7 +69,8 @@ local function apply(target, migration)
   failpoint("journal.locked")
   local items = {
     { "create schema if not exists " .. q },
-    { "select set_config('search_path', $1, true)", q },
+    -- pg_temp last: left out it would be looked in first, and a temporary "journal" be taken for ours.
+    { "select set_config('search_path', $1, true)", q .. ", pg_temp" },
   }
   for _, block in ipairs(migration.up.blocks) do
     for _, st in ipairs(block.statements) do

@@ -72,6 +72,20 @@ local function pipelined(target, body)
   return true
 end
 
+-- Codes by which the journal's own functions steer the engine.
+local STEERING = { locked = true, history_moved = true }
+
+--- An error that a migration's own statement or script raised can't steer the engine, whatever its SQLSTATE
+--- or code says.
+---@param err moonbird.error
+---@return moonbird.error err
+function M.demote(err)
+  if STEERING[err.code] then
+    err.code = err.sqlstate and "sql" or "script"
+  end
+  return err
+end
+
 --- The pipeline: settings, enter, statements, record.
 local function run_pipeline(target, step, timeouts)
   local run = target.run
@@ -90,7 +104,7 @@ local function run_pipeline(target, step, timeouts)
   end
   local st = err.index and list[err.index - 1]
   if st then
-    position.locate(err, where(step, st))
+    position.locate(M.demote(err), where(step, st))
   end
   return nil, err
 end
@@ -123,7 +137,7 @@ function M.run_body(target, step)
       memory = limits.memory,
     }
     if not ok then
-      return nil, err
+      return nil, M.demote(err)
     end
     return true
   end
@@ -132,7 +146,7 @@ function M.run_body(target, step)
     failpoint("step.statement")
     local _, err = statement.run(target.session, body.text, st)
     if err then
-      return nil, position.locate(err, where(step, st))
+      return nil, position.locate(M.demote(err), where(step, st))
     end
   end
   return true
@@ -184,6 +198,7 @@ local function run_awaited(target, step, timeouts)
   end
   failpoint("step.begun")
   ok, err = M.run_body(target, step)
+  target.session:settle()
   if ok and target.session:state() ~= "in_txn" then
     ok, err = nil, error_.new("transaction", "the migration left its transaction in a failed state",
       { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })

@@ -128,7 +128,7 @@ function M.select_down(comparison, options)
     end
   end
   table.sort(items, function(a, b)
-    return a.row.ordinal > b.row.ordinal
+    return a.row.applied_ordinal > b.row.applied_ordinal
   end)
   local wanted = options.to and #items or options.steps or 1
   return table.move(items, 1, math.min(wanted, #items), 1, {})

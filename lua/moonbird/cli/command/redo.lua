@@ -1,9 +1,25 @@
 --- moonbird redo: down, then up again, the same migrations.
 local apply = require "moonbird.exec.apply"
+local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local up = require "moonbird.cli.command.up"
 
 local M = {}
+
+--- Why the way back up would be refused: asked before anything is taken back.
+local function refuse(target, entries, steps)
+  local comparison = plan.compare(entries, target.state)
+  local redone = {}
+  for _, item in ipairs(plan.select_down(comparison, { steps = steps })) do
+    redone[item.row.version] = true
+  end
+  local others = {}
+  for _, item in ipairs(comparison.changed) do
+    others[#others + 1] = not redone[item.row.version] and item or nil
+  end
+  comparison.changed = others
+  return plan.refusal(comparison, { allow_out_of_order = true })
+end
 
 --- Takes back and applies again.
 ---@param args table
@@ -16,6 +32,10 @@ function M.run(args, report)
     return nil, err
   end
   return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
+    local refusal = refuse(target, entries, args.steps or 1)
+    if refusal then
+      return nil, refusal
+    end
     local down, failure, so_far = apply.run(target, entries, "down", { steps = args.steps or 1 })
     if not down then
       return { target = target.name, run = run.id, steps = up.done_data(so_far) }, failure

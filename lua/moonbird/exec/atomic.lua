@@ -1,0 +1,157 @@
+--- Units that happen whole or not at all, with their progress row in the same transaction.
+local error_ = require "moonbird.core.error"
+local failpoint = require "moonbird.core.failpoint"
+local position = require "moonbird.core.position"
+local progress = require "moonbird.exec.progress"
+local retry = require "moonbird.exec.retry"
+local sql = require "moonbird.core.sql"
+local statement = require "moonbird.core.statement"
+local transactional = require "moonbird.exec.transactional"
+local units = require "moonbird.exec.units"
+
+local M = {}
+
+--- Gives an error of a statement its place in the migration's file.
+---@param self moonbird.progress
+---@param body table
+---@param st table
+---@param err moonbird.error
+---@return moonbird.error err
+function M.error(self, body, st, err)
+  return position.locate(transactional.demote(err), { text = body.text, first = st.first, file = self.step.migration.file,
+    origin_line = body.origin_line })
+end
+
+--- Runs a unit that happens whole or not at all, again and again while a lock is in its way.
+---@param self moonbird.progress
+---@param attempt fun(timeouts: table): true|nil, moonbird.error?
+---@return true|nil
+---@return moonbird.error? err
+function M.with_retry(self, attempt)
+  local run = self.target.run
+  return retry.run({
+    lock = self.timeouts.lock,
+    total = self.timeouts.lock_total,
+    deadlock_timeout = self.target.deadlock_timeout,
+    blocked = function(failure, n, lock)
+      run.report:blocked(self.step, failure, n, lock, run.monitor:last_blockers())
+    end,
+  }, function(lock)
+    return attempt({ lock = lock, statement = self.timeouts.statement })
+  end)
+end
+
+--- Sends a unit as one simple query, feeding its COPY data, and sees that no transaction stays open.
+local function send_whole(self, body, unit, fields, timeouts)
+  local target = self.target
+  local settings = ("select set_config('lock_timeout','%dms',true),set_config('statement_timeout','%dms',true)")
+    :format(timeouts.lock or 0, timeouts.statement or 0)
+  local path = target:search_path()
+  if path then
+    settings = settings .. (",set_config('search_path',%s,true)")
+      :format(sql.literal(path))
+  end
+  local text, places = units.query_text(body.text, unit, settings .. ";\n",
+    self:record_text(fields))
+  local copies = {}
+  for _, place in ipairs(places) do
+    if place.st.class == "copy" then
+      copies[#copies + 1] = place.st
+    end
+  end
+  local _, err = target.session:simple(text)
+  local fed = 0
+  while not err and target.session:state() == "copy_in" do
+    fed = fed + 1
+    _, err = statement.feed(target.session, body.text, copies[fed])
+  end
+  if err then
+    local found = places[1]
+    for _, place in ipairs(places) do
+      if err.position and place.at <= err.position then
+        found = place
+      end
+    end
+    if err.position then
+      err.position = err.position - found.at + 1
+      M.error(self, body, found.st, err)
+    end
+    return nil, err
+  end
+  if target.session:state() ~= "idle" then
+    target.session:rollback()
+    local last = unit.statements[#unit.statements]
+    return nil, M.error(self, body, last, error_.new("transaction",
+      "the block leaves a transaction open; it was rolled back",
+      { hint = "end it with COMMIT, or drop BEGIN and transaction:false" }))
+  end
+  target.head = target.head + 1
+  return true
+end
+
+--- Runs a unit between our own BEGIN and COMMIT, with its progress row. `work` raises nothing.
+---@param self moonbird.progress
+---@param fields table the progress row
+---@param timeouts { lock: integer, statement: integer }
+---@param work fun(): boolean|nil, moonbird.error?
+---@return true|nil
+---@return moonbird.error? err
+function M.in_transaction(self, fields, timeouts, work)
+  local session = self.target.session
+  local results, err = session:batch {
+    { "begin isolation level read committed read write" },
+    self.target:settings_item(timeouts, true),
+  }
+  local ok = results ~= nil
+  if ok then
+    ok, err = work()
+  end
+  if ok then
+    results, err = session:batch { self:record_item(fields), { "commit" } }
+    ok = results ~= nil
+  end
+  if not ok then
+    session:rollback()
+    return nil, err
+  end
+  self.target.head = self.target.head + 1
+  return true
+end
+
+--- Runs an atomic unit of a SQL body.
+---@param self moonbird.progress
+---@param index integer number of the unit
+---@param body table
+---@param unit moonbird.unit
+---@return true|nil
+---@return moonbird.error? err
+function M.run(self, index, body, unit)
+  local row, err = self:earlier(index, unit.sha)
+  if err then
+    return nil, err
+  end
+  if row and row.outcome == "done" then
+    return true
+  end
+  failpoint("unit.before")
+  local ok
+  ok, err = M.with_retry(self, function(timeouts)
+    local fields = progress.unit_event(index, unit.sha, "done")
+    if not unit.managed then
+      return send_whole(self, body, unit, fields, timeouts)
+    end
+    return M.in_transaction(self, fields, timeouts, function()
+      for _, st in ipairs(unit.statements) do
+        local _, failure = statement.run(self.target.session, body.text, st)
+        if failure then
+          return nil, M.error(self, body, st, failure)
+        end
+      end
+      return true
+    end)
+  end)
+  failpoint("unit.done")
+  return ok, err
+end
+
+return M
