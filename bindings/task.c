@@ -215,6 +215,13 @@ static int l_task_current(lua_State *L)
     return 1;
 }
 
+/* take_cancel() -> the error of a request to stop that no wait has taken yet, or nil */
+static int l_task_take_cancel(lua_State *L)
+{
+    /* mbl_take_cancel() pushes nil and the error; the error is on top. */
+    return mbl_take_cancel(L) ? 1 : 0;
+}
+
 /* Waiting ------------------------------------------------------------------------------------------- */
 
 static int park_k(lua_State *L, int status, lua_KContext ctx)
@@ -337,6 +344,7 @@ int luaopen_moonbird_native_task(lua_State *L)
         {"alive", l_task_alive}, {"cancel", l_task_cancel}, {"wake", l_task_wake}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"spawn", l_task_spawn},
                                          {"current", l_task_current},
+                                         {"take_cancel", l_task_take_cancel},
                                          {"park", l_task_park},
                                          {"sleep", l_task_sleep},
                                          {"now", l_task_now},

@@ -114,6 +114,63 @@ local MORE = {
     .. "returns is the exit status. Statements commit one by one; `db:atomic` makes a transaction.",
 }
 
+local STEP = "`version`, `id`, `file`, `direction`, `duration_ms`"
+
+--- The fields of each command's --json object, beside command, ok and error; { name, meaning }.
+M.JSON = {
+  init = { { "created", "list of paths" }, { "kept", "list of paths that were there already" } },
+  new = { { "created", "list with the path" }, { "version", "text" }, { "name", "as used in the file's name" } },
+  up = {
+    { "target", "`global`" }, { "run", "as in the journal" },
+    { "steps", "list of what was done, also before a failure: " .. STEP },
+    { "dry_run", "with `--dry-run`: true" }, { "rehearsed", "with `--dry-run`: list of `id`" },
+    { "not_rehearsed", "with `--dry-run`: list of `id`, `reason`" },
+  },
+  redo = { { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP } },
+  status = {
+    { "target", "`global`" },
+    { "migrations", "list: `version`, `id`, `file`, `state`, `how` (event), `applied_at`, `duration_ms`, "
+      .. "`applied_by`, `phase`, `scope`, `failed` (`at`, `sqlstate`, `error`)" },
+    { "applied", "number" }, { "pending", "number" }, { "changed", "number" }, { "missing", "number" },
+  },
+  history = {
+    { "events", "list: the columns of the [journal](journal.md), and `duration_ms`" },
+    { "verified", "with `--verify`: true" },
+  },
+  plan = {
+    { "target", "`global`" }, { "head", "newest ordinal of the target" }, { "plan", "hash" },
+    { "steps", "list: `version`, `id`, `file`, `description`, `phase`, `scope`, `compatibility`, `transactional`, "
+      .. "`statements` (number; not for Lua), `reversible`" },
+  },
+  show = {
+    { "version", "number" }, { "id", "" }, { "file", "" }, { "kind", "`sql`, `lua`" }, { "checksum", "" },
+    { "description", "" }, { "phase", "" }, { "scope", "" }, { "compatibility", "" }, { "transaction", "" },
+    { "irreversible", "" }, { "owner", "" },
+    { "up", "`kind` `function` with `line`, or `sql` with `statements`: list of `tag`, `class`, `line`, "
+      .. "`transaction`, `text`" },
+    { "down", "the same" }, { "events", "list: as of `history`, oldest first" },
+  },
+  create = { { "database", "name" }, { "created", "false: it was there" } },
+  drop = { { "database", "name" }, { "dropped", "false: it was not there" } },
+  wait = { { "waited_ms", "number" } },
+  baseline = { { "target", "`global`" }, { "marked", "list of `version`, `id`" } },
+  repair = {
+    { "version", "number" }, { "id", "" }, { "action", "`accept`, `mark applied`, `mark reverted`, `clear`" },
+  },
+  cluster = {
+    { "dir", "`start`, `status`: folder" }, { "exists", "`start`, `status`" }, { "running", "`start`, `status`" },
+    { "stays", "`start`, `status`: until `cluster stop`" }, { "started", "`start`: false: it ran already" },
+    { "pid", "`start`, `status`: of a running server" }, { "version", "`start`, `status`: major version" },
+    { "url", "`start`, `status`, `url`" }, { "stopped", "`stop`" }, { "in_use", "`stop`: its last user stops it" },
+    { "removed", "`destroy`: folder" },
+  },
+  run = { { "returned", "the integer that the script returned" } },
+  completion = { { "script", "text" } },
+  version = { { "moonbird", "" }, { "journal", "newest version of the journal's schema" }, { "lua", "" },
+    { "libpq", "" }, { "libuv", "" }, { "libpg_query", "" } },
+}
+M.JSON.down = M.JSON.up
+
 local function argument_text(argument)
   local text = argument.name
   if argument.choices then
@@ -194,6 +251,12 @@ With `--json` a command prints one object: its result, and always `command`, `ok
     if #named > 0 or command.options then
       out[#out + 1] = "\n| | |\n|---|---|\n" .. table.concat(named)
       option_rows(out, command.options or {})
+    end
+    if M.JSON[command.name] then
+      out[#out + 1] = "\n| `--json` | |\n|---|---|\n"
+      for _, field in ipairs(M.JSON[command.name]) do
+        out[#out + 1] = ("| `%s` | %s |\n"):format(field[1], cell(field[2]))
+      end
     end
   end
   return table.concat(out)

@@ -17,28 +17,44 @@ typedef struct verb {
 
 static const verb verbs[] = {
     {"analyse", "ANALYZE", MB_SQL_PLAIN},
+    {"analyze", "ANALYZE", MB_SQL_PLAIN},
     {"call", "CALL", MB_SQL_SESSION},
+    {"checkpoint", "CHECKPOINT", MB_SQL_PLAIN},
     {"close", "CLOSE CURSOR", MB_SQL_SESSION},
+    {"comment", "COMMENT", MB_SQL_PLAIN},
     {"deallocate", "DEALLOCATE", MB_SQL_SESSION},
+    {"delete", "DELETE", MB_SQL_PLAIN},
     {"declare", "DECLARE CURSOR", MB_SQL_SESSION},
     {"do", "DO", MB_SQL_SESSION},
     {"execute", "EXECUTE", MB_SQL_SESSION},
+    {"explain", "EXPLAIN", MB_SQL_PLAIN},
     {"fetch", "FETCH", MB_SQL_SESSION},
+    {"grant", "GRANT", MB_SQL_PLAIN},
     {"import", "IMPORT FOREIGN SCHEMA", MB_SQL_PLAIN},
+    {"insert", "INSERT", MB_SQL_PLAIN},
     {"listen", "LISTEN", MB_SQL_SESSION},
     {"load", "LOAD", MB_SQL_SESSION},
     {"lock", "LOCK TABLE", MB_SQL_SESSION},
+    {"merge", "MERGE", MB_SQL_PLAIN},
     {"move", "MOVE", MB_SQL_SESSION},
     {"notify", "NOTIFY", MB_SQL_SESSION},
     {"reassign", "REASSIGN OWNED", MB_SQL_PLAIN},
     {"refresh", "REFRESH MATERIALIZED VIEW", MB_SQL_PLAIN},
     {"release", "RELEASE", MB_SQL_SESSION},
     {"reset", "RESET", MB_SQL_SESSION},
+    {"revoke", "REVOKE", MB_SQL_PLAIN},
     {"savepoint", "SAVEPOINT", MB_SQL_SESSION},
     {"security", "SECURITY LABEL", MB_SQL_PLAIN},
+    {"select", "SELECT", MB_SQL_PLAIN},
+    {"show", "SHOW", MB_SQL_PLAIN},
     {"table", "SELECT", MB_SQL_PLAIN},
     {"truncate", "TRUNCATE TABLE", MB_SQL_PLAIN},
     {"unlisten", "UNLISTEN", MB_SQL_SESSION},
+    {"update", "UPDATE", MB_SQL_PLAIN},
+    {"vacuum", "VACUUM", MB_SQL_PLAIN},
+    {"with", "WITH", MB_SQL_PLAIN},
+    {"reindex", "REINDEX", MB_SQL_PLAIN},
+    {"cluster", "CLUSTER", MB_SQL_PLAIN},
     {"values", "SELECT", MB_SQL_PLAIN},
 };
 
@@ -229,7 +245,8 @@ static void classify_discard(mb_cursor *at, mb_sql_kind *kind)
         kind->object.kind = "session";
 }
 
-/* Every verb that is not handled by a function of its own. */
+/* Every verb that is not handled by a function of its own. One that is not known may do anything, also
+ * commit in an implicit transaction: it never goes into a pipeline. */
 static void classify_by_table(mb_cursor *at, mb_sql_kind *kind)
 {
     for (size_t i = 0; i < COUNT(verbs); i++) {
@@ -241,8 +258,10 @@ static void classify_by_table(mb_cursor *at, mb_sql_kind *kind)
     }
     if (mb_cursor_is_char(at, '('))
         set_tag(kind, "SELECT"); /* only a query can start so */
-    else
+    else {
         add_token_to_tag(kind, at);
+        kind->class = MB_SQL_SESSION;
+    }
 }
 
 void mb_sql_classify(const char *text, const mb_statement *statement, mb_sql_kind *kind)

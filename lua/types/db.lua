@@ -48,6 +48,7 @@ function db:value(sql, ...) end
 ---@param sql string
 ---@param ... moonbird.db.value
 ---@return fun(): moonbird.db.row|nil iterator for `for row in db:rows(...) do`
+---@return { close: fun() } cursor for a loop that is left early: closes it before the transaction ends
 function db:rows(sql, ...) end
 
 --- Streams data into `COPY ... FROM stdin`. Text goes as it is (COPY's own format); a table is one row,

@@ -17,7 +17,7 @@ describe("sql.statements", function()
     local text = BOM .. "-- é\r\ncreate table a ();\r\n  é; commit"
     assert.same({
       { first = 11, last = 27, line = 2, column = 1, tag = "CREATE TABLE", class = "plain" },
-      { first = 33, last = 34, line = 3, column = 3, tag = "\xc3\xa9", class = "plain" },
+      { first = 33, last = 34, line = 3, column = 3, tag = "\xc3\xa9", class = "session" },
       { first = 37, last = 42, line = 3, column = 6, tag = "COMMIT", class = "control", control = "commit" },
     }, sql.statements(text))
     assert.same({ "create table a ()", "é", "commit" }, texts(text))

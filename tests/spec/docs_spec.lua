@@ -45,6 +45,72 @@ describe("the documentation", function()
     end
   end)
 
+  it("has every field of --json, and no other", helper.async(function()
+    local seen = {}
+    local dir = helper.tmpdir()
+    local function run(command, ...)
+      local json = require "moonbird.core.json"
+      local result = helper.moonbird({ "--json", command, ... }, { cwd = dir })
+      local object = assert(json.decode(result.stdout), command .. ": " .. result.stdout .. result.stderr)
+      assert.equal(command, object.command)
+      assert.equal("boolean", type(object.ok))
+      assert.equal(not object.ok, object.error ~= nil)
+      local documented = {}
+      for _, field in ipairs(generate.JSON[command]) do
+        documented[field[1]] = true
+      end
+      for name in pairs(object) do
+        if name ~= "command" and name ~= "ok" and name ~= "error" then
+          assert.is_true(documented[name] or false, ("%s gives %q, which is not documented"):format(command, name))
+          seen[command .. "." .. name] = true
+        end
+      end
+    end
+    helper.defer(function()
+      helper.moonbird({ "cluster", "stop" }, { cwd = dir })
+    end)
+    run("init")
+    run("new", "create_things", "--sql", "--sequential")
+    helper.write(dir, {
+      ["migrations/002_more.lua"] = "return { description = 'x', owner = 'o', irreversible = 'r', up = 'select 1' }",
+      ["script.lua"] = "return function() return 0 end",
+    })
+    run("cluster", "start")
+    run("cluster", "status")
+    run("cluster", "url")
+    run("plan")
+    run("up", "--dry-run")
+    run("up")
+    run("status")
+    run("show", "2")
+    run("show", "1")
+    run("history")
+    run("history", "--verify")
+    run("repair", "2", "--mark", "reverted", "--reason", "test")
+    run("redo")
+    run("down", "--dry-run")
+    run("down")
+    run("baseline", "2")
+    run("create")
+    run("drop")
+    run("drop", "--yes", "-u", "embedded:?dbname=nothing")
+    run("wait")
+    run("run", "script.lua")
+    run("completion", "bash")
+    run("version")
+    run("cluster", "stop")
+    run("cluster", "destroy", "--yes")
+    for command, list in pairs(generate.JSON) do
+      for _, field in ipairs(list) do
+        assert.is_true(seen[command .. "." .. field[1]] or false,
+          ("%s never gave %q, which is documented"):format(command, field[1]))
+      end
+    end
+    for _, command in ipairs(require("moonbird.cli.spec").COMMANDS) do
+      assert.is_true(generate.JSON[command.name] ~= nil or command.name == "help", command.name)
+    end
+  end))
+
   it("names every error code once", function()
     local rows = generate.read_errors(assert(fs.read("engine/base/error.def")))
     local codes = require("moonbird.core.error").codes()

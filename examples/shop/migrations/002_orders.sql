@@ -30,7 +30,7 @@ create trigger order_item_total after insert on order_item
 
 insert into "order" (customer_id, placed_at)
 select 1 + n % 3, timestamptz '2024-01-01 12:00+00' + n * interval '1 hour'
-from generate_series(1, 3000) n;
+from generate_series(1, 1000) n;
 
 insert into order_item (order_id, product_id, quantity)
 select id, 1 + (id * 7 + k * 3) % 6, 1 + (id * id + k) % 5 from "order", generate_series(0, 1) k;

@@ -1,7 +1,7 @@
 -- A tier for each customer, by what they have spent. The shop's own rule, not SQL's.
 local TIERS = {
-  { name = "gold", from_cents = 20000000 },
-  { name = "silver", from_cents = 10000000 },
+  { name = "gold", from_cents = 6000000 },
+  { name = "silver", from_cents = 2500000 },
 }
 
 local function tier_of(spent)

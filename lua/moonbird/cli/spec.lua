@@ -2,6 +2,8 @@
 local argparse = require "argparse"
 local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
+local failure = require "moonbird.report.failure"
+local json = require "moonbird.core.json"
 local nearest = require "moonbird.util.nearest"
 local reporter = require "moonbird.report.reporter"
 local sys = require "moonbird.core.sys"
@@ -223,10 +225,25 @@ local function names()
   return list
 end
 
-local function usage_error(message, hint)
+local function wants_json(argv)
+  for _, word in ipairs(argv) do
+    if word == "--" then
+      return false
+    elseif word == "--json" then
+      return true
+    end
+  end
+  return false
+end
+
+local function usage_error(argv, message, hint)
+  local err = error_.new("usage", message, { hint = hint })
+  if wants_json(argv) then
+    sys.write(1, json.encode({ ok = false, error = failure.data(err) }, true) .. "\n")
+  end
   local report = reporter.new { json = false, quiet = false, level = "info",
     colour = { out = false, err = sys.isatty(2) }, live = false, log_format = "text" }
-  report:failure(error_.new("usage", message, { hint = hint }))
+  report:failure(err)
 end
 
 --- The command's name as typed: the first word that is neither an option nor an option's value.
@@ -267,7 +284,7 @@ function M.parse(argv)
   local word = command_word(argv)
   if word and not is_command(word) then
     local near = nearest.find(word, names())
-    usage_error(("there is no command %q"):format(word),
+    usage_error(argv, ("there is no command %q"):format(word),
       near and ("did you mean `moonbird %s`?"):format(near) or "see `moonbird help`")
     return nil, 2
   end
@@ -278,14 +295,17 @@ function M.parse(argv)
   end
   local parsed, result = parser:pparse(argv)
   if not parsed then
-    usage_error(result, "see `moonbird help`")
+    usage_error(argv, result, "see `moonbird help`")
     return nil, 2
   end
-  if not result.command or result.command == "help" then
+  if not result.command and wants_json(argv) then
+    usage_error(argv, "a command is missing", "see `moonbird help`")
+    return nil, 2
+  elseif not result.command or result.command == "help" then
     local topic = result.topic
     local chosen = topic and parser._commands_by_name[topic] or parser
     if topic and not parser._commands_by_name[topic] then
-      usage_error(("there is no command %q"):format(topic), "see `moonbird help`")
+      usage_error(argv, ("there is no command %q"):format(topic), "see `moonbird help`")
       return nil, 2
     end
     sys.write(1, chosen:get_help() .. "\n")

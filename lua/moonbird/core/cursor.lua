@@ -21,7 +21,7 @@ local count = 0
 ---@param params table
 ---@param n integer number of parameters
 ---@return function|nil iterator returns a row (table by column name) or nil at the end; raises on errors
----@return moonbird.error? err
+---@return table|moonbird.error handle with close(), for a loop that is left early; or the error
 function M.open(session, text, st, params, n)
   if not READS[st.tag] then
     return nil, error_.new("script", ("db:rows streams queries, not %s"):format(st.tag),
@@ -71,17 +71,23 @@ function M.open(session, text, st, params, n)
     fetch()
   end
 
+  local open = true
+  local function close()
+    if rows then
+      rows:close()
+    end
+    rows, at, total, ahead = nil, 0, 0, nil
+    if open and not session.doomed and session:state() ~= "failed" then
+      session:query("close " .. name)
+    end
+    open = false
+  end
+
   fetch()
   return function()
     if at == total then
       if not ahead then
-        if rows then
-          rows:close()
-          rows, at, total = nil, 0, 0
-          if not session.doomed then
-            session:query("close " .. name)
-          end
-        end
+        close()
         return nil
       end
       take()
@@ -91,7 +97,7 @@ function M.open(session, text, st, params, n)
     end
     at = at + 1
     return rows:row(at)
-  end
+  end, setmetatable({ close = close }, { __close = close, __metatable = false })
 end
 
 return M

@@ -14,6 +14,7 @@ local statement = require "moonbird.core.statement"
 local M = {}
 
 local CHUNK = 64 * 1024
+local MAX_PARAMS = 65535 -- of the protocol
 
 local function raise(err, text, st)
   if text and st and err.position and not err.excerpt then
@@ -21,6 +22,14 @@ local function raise(err, text, st)
     err.excerpt = position.excerpt(text, offset)
   end
   error(err, 0)
+end
+
+--- Insists on a value's type, in words that name the function.
+local function want(what, value, kind)
+  if type(value) ~= kind then
+    error(error_.new("script", ("db:%s wants a %s, got %s"):format(what, kind, type(value))), 0)
+  end
+  return value
 end
 
 local function check_sql(text, what)
@@ -67,6 +76,9 @@ function M.new(options)
   local depth = 0
 
   local function check_params(params, count)
+    if (count or 0) > MAX_PARAMS then
+      error(error_.new("script", ("a statement takes at most %d parameters, not %d"):format(MAX_PARAMS, count)), 0)
+    end
     for i = 1, count or 0 do
       local kind = type(params[i])
       if kind == "table" or kind == "function" or kind == "thread" or (kind == "userdata" and params[i] ~= json.null) then
@@ -133,12 +145,13 @@ function M.new(options)
 
   function api.rows(_, text, ...)
     local st = single(text, "rows")
+    check_params({ ... }, select("#", ...))
     observe(text, st)
-    local iterator, err = cursor.open(session, text, st, { ... }, select("#", ...))
+    local iterator, handle = cursor.open(session, text, st, { ... }, select("#", ...))
     if not iterator then
-      raise(err, text, st)
+      raise(handle, text, st)
     end
-    return iterator
+    return iterator, handle
   end
 
   -- Only a COPY of that direction is sent: anything else would pass by the checks of statement.run.
@@ -152,6 +165,9 @@ function M.new(options)
 
   function api.copy_in(_, text, source)
     local st = copy_statement(text, "copy_in", "in", "COPY ... FROM stdin")
+    if type(source) ~= "function" and type(source) ~= "table" then
+      want("copy_in", source, "string")
+    end
     if session:state() == "idle" and not options.script then
       error(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }), 0)
     end
@@ -173,7 +189,11 @@ function M.new(options)
       end
     end
     local function put_any(piece)
-      put(type(piece) == "table" and literal.copy_row(piece) or tostring(piece))
+      if type(piece) == "table" then
+        put(literal.copy_row(piece))
+      else
+        put(want("copy_in", piece, "string"))
+      end
     end
     local ok, failure = pcall(function()
       if type(source) == "function" then
@@ -293,7 +313,7 @@ function M.new(options)
   function api.ident(_, ...)
     local parts = {}
     for i, part in ipairs({ ... }) do
-      parts[i] = sql.ident(part)
+      parts[i] = sql.ident(want("ident", part, "string"))
     end
     return table.concat(parts, ".")
   end
@@ -306,21 +326,21 @@ function M.new(options)
     elseif type(value) == "number" then
       return math.type(value) == "integer" and ("%d"):format(value) or ("%.17g"):format(value)
     end
-    return sql.literal(tostring(value))
+    return sql.literal(want("literal", value, "string"))
   end
 
   function api.array(self, values)
-    return literal.array(values or self)
+    return literal.array(want("array", values or self, "table"))
   end
 
   function api.bytea(_, bytes)
-    return "\\x" .. bytes:gsub(".", function(c)
+    return "\\x" .. want("bytea", bytes, "string"):gsub(".", function(c)
       return ("%02x"):format(c:byte())
     end)
   end
 
   function api.decode_array(_, text)
-    local list, message = literal.decode_array(text)
+    local list, message = literal.decode_array(want("decode_array", text, "string"))
     if not list then
       error(error_.new("script", message), 0)
     end

@@ -49,6 +49,9 @@ local FULL = BRIEF .. ", name, phase, scope, compatibility, event, applied_by, e
 function M:read(session, target, full)
   local q = self.quoted
   local results, err = session:batch {
+    -- First, so that it is never newer than what follows: an event that comes in between makes enter() say
+    -- that the history moved.
+    { ("select coalesce(max(ordinal), 0) from %s.journal where target = $1"):format(q), target },
     { ("select %s from %s.state where target in ($1, $2)"):format(full and FULL or BRIEF, q), target, M.SELF },
     { ("select version, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run, host, "
       .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms from %s.journal j "
@@ -62,20 +65,18 @@ function M:read(session, target, full)
     end
     return nil, err
   end
-  -- Every event is one of these rows or older than one of them, so the newest of them is the head.
-  local state = { exists = true, format = 0, head = 0, applied = {}, open = results[2]:rows() }
-  local rows = results[1]
+  local state = { exists = true, format = 0, head = results[1]:value(1, 1), applied = {},
+    open = results[3]:rows() }
+  local rows = results[2]
   for i = 1, rows:count() do
     local row = rows:row(i)
     if row.target ~= target then
       state.format = math.max(state.format, row.applies and row.version or 0)
     else
-      state.head = math.max(state.head, row.ordinal)
       state.applied[row.version] = row.applies and row or nil
     end
   end
   for _, row in ipairs(state.open) do
-    state.head = math.max(state.head, row.ordinal)
     row.detail = row.detail and json.decode(row.detail) or {}
   end
   return state

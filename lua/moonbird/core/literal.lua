@@ -102,6 +102,8 @@ function M.copy_row(row)
       parts[i] = M.array(value):gsub("[\\\n\r\t]", COPY_ESCAPES)
     elseif math.type(value) == "float" then
       parts[i] = ("%.17g"):format(value)
+    elseif type(value) ~= "string" and type(value) ~= "number" then
+      error("a row of COPY can't hold a " .. type(value), 0)
     else
       parts[i] = tostring(value):gsub("[\\\n\r\t]", COPY_ESCAPES)
     end

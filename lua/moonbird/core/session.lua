@@ -251,6 +251,13 @@ function M:server_version()
   return self.conn:server_version()
 end
 
+--- A parameter that the server reports by itself ("default_transaction_read_only"), or nil.
+---@param name string
+---@return string|nil
+function M:parameter(name)
+  return self.conn:parameter(name)
+end
+
 --- Closes the connection. Safe to call twice.
 function M:close()
   self.conn:close()

@@ -93,6 +93,13 @@ function M.sleep(ms)
   return native.sleep(ms)
 end
 
+--- The error of a request to stop that no wait has taken yet; nil when there is none. Ask between pieces of
+--- work: a request that comes when the last wait of a piece is already answered is still there.
+---@return moonbird.error|nil
+function M.take_cancel()
+  return native.take_cancel()
+end
+
 --- Milliseconds of the monotonic clock, as of the present turn.
 ---@return integer
 function M.now()

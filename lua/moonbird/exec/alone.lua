@@ -29,11 +29,10 @@ local function wait_for_backend(self, row)
   end
 end
 
---- Runs one statement outside any transaction with no time limits and the target's search_path; what the
---- session had set is put back.
+--- Runs one statement outside any transaction with no time limits; what the session had set is put back.
 local function send_alone(self, st, text)
   local session = self.target.session
-  local wanted = { lock_timeout = "0", statement_timeout = "0", search_path = self.target:search_path() }
+  local wanted = { lock_timeout = "0", statement_timeout = "0" }
   local before = {}
   for name, value in pairs(wanted) do
     local result, err = session:query("select current_setting($1) as old, set_config($1, $2, false) "

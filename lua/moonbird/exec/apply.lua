@@ -109,7 +109,7 @@ end
 
 local function run_steps(target, steps, budget, done)
   for _, step in ipairs(steps) do
-    local err = target.run:expired()
+    local err = target.run:expired() or task.take_cancel()
     if err then
       return nil, err
     end
@@ -129,7 +129,8 @@ local function run_steps(target, steps, budget, done)
     target.run.report:step_done(step, took)
     done[#done + 1] = { step = step, duration_ms = took }
   end
-  return true
+  local err = task.take_cancel()
+  return err == nil, err
 end
 
 --- What `up` would do now.
@@ -141,7 +142,7 @@ end
 ---@return moonbird.comparison|nil
 function M.plan_up(target, entries, options)
   local comparison = plan.compare(entries, target.state)
-  local err = plan.refusal(comparison, options)
+  local err = plan.half_reverted(target.state) or plan.refusal(comparison, options)
   if err then
     return nil, err
   end

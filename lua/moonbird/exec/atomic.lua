@@ -80,6 +80,7 @@ local function send_whole(self, body, unit, fields, timeouts)
   end
   if target.session:state() ~= "idle" then
     target.session:rollback()
+    target:refresh() -- a COMMIT in the middle may have kept the progress row
     local last = unit.statements[#unit.statements]
     return nil, M.error(self, body, last, error_.new("transaction",
       "the block leaves a transaction open; it was rolled back",
@@ -118,6 +119,21 @@ function M.in_transaction(self, fields, timeouts, work)
   return true
 end
 
+--- A unit that is done is not run again, but what it SET for the session (not LOCAL) is: later statements
+--- stand on it.
+local function settle_session(self, body, unit)
+  for _, st in ipairs(unit.statements) do
+    local slice = body.text:sub(st.first, st.last)
+    if units.is_session(st) and not slice:upper():find("^SET%s+LOCAL%f[%W]") then
+      local _, err = statement.send(self.target.session, body.text, st)
+      if err then
+        return nil, M.error(self, body, st, err)
+      end
+    end
+  end
+  return true
+end
+
 --- Runs an atomic unit of a SQL body.
 ---@param self moonbird.progress
 ---@param index integer number of the unit
@@ -131,7 +147,7 @@ function M.run(self, index, body, unit)
     return nil, err
   end
   if row and row.outcome == "done" then
-    return true
+    return settle_session(self, body, unit)
   end
   failpoint("unit.before")
   local ok

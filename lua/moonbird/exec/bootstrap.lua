@@ -46,6 +46,7 @@ local function apply(target, migration)
     { "begin isolation level read committed read write" },
     run.journal:try_lock_item(journal.SELF),
     { "select to_regclass($1) is not null", q .. ".journal" },
+    { "select to_regnamespace($1) is not null", q },
   }
   if not results then
     return nil, err
@@ -53,6 +54,7 @@ local function apply(target, migration)
   if not results[2]:value(1, 1) then
     return "locked"
   end
+  local has_schema = results[4]:value(1, 1)
   local head = 0
   if results[3]:value(1, 1) then
     local result
@@ -68,10 +70,12 @@ local function apply(target, migration)
   end
   failpoint("journal.locked")
   local items = {
-    { "create schema if not exists " .. q },
     -- pg_temp last: left out it would be looked in first, and a temporary "journal" be taken for ours.
     { "select set_config('search_path', $1, true)", q .. ", pg_temp" },
   }
+  if not has_schema then -- looked for first: a role that may not create schemas can be given one
+    table.insert(items, 1, { "create schema " .. q })
+  end
   for _, block in ipairs(migration.up.blocks) do
     for _, st in ipairs(block.statements) do
       items[#items + 1] = { migration.text:sub(st.first, st.last) }

@@ -41,27 +41,37 @@ local function look(self, pid)
   return result and result:rows()
 end
 
---- Runs `work` and watches the backend `pid` meanwhile.
+local function watch_until_stopped(self, watch, step, pid)
+  local ok = task.sleep(FIRST_LOOK)
+  while ok and not watch.stopped do
+    if not self.looking then -- the watch before may still be at its last look
+      self.looking = true
+      local blockers = look(self, pid)
+      self.looking = false
+      if watch.stopped then
+        return
+      elseif blockers and #blockers > 0 then
+        self.blockers = blockers
+      end
+      self.run.report:running(step, blockers or {})
+    end
+    ok = task.sleep(LOOK_EVERY)
+  end
+end
+
+--- Runs `work` and watches the backend `pid` meanwhile. Does not wait for the watcher's end: a wait here
+--- would take a request to stop that is meant for the run.
 ---@param step table handed to the reporter
 ---@param pid integer
 ---@param work fun(): any
 ---@return any ... what work returns
 function M:watch(step, pid, work)
   self.blockers = nil
-  local watcher = task.spawn(function()
-    local ok = task.sleep(FIRST_LOOK)
-    while ok do
-      local blockers = look(self, pid)
-      if blockers and #blockers > 0 then
-        self.blockers = blockers
-      end
-      self.run.report:running(step, blockers or {})
-      ok = task.sleep(LOOK_EVERY)
-    end
-  end)
+  local watch = { stopped = false }
+  local watcher = task.spawn(watch_until_stopped, self, watch, step, pid)
   local result = table.pack(work())
+  watch.stopped = true
   watcher:cancel()
-  watcher:join()
   return table.unpack(result, 1, result.n)
 end
 

@@ -168,8 +168,16 @@ function M.attempt(target, step, timeouts)
   end
   failpoint("nontx.leased")
   local self = progress.read(target, step, timeouts)
-  local ok
-  ok, err = run_leased(self)
+  -- For the whole session, so that probes look where the statements work.
+  local path = target:search_path()
+  local ok, _ = true, nil
+  if path then
+    _, err = target.session:query("select set_config('search_path', $1, false)", { path })
+    ok = err == nil
+  end
+  if ok then
+    ok, err = run_leased(self)
+  end
   target.session:rollback()
   if not target.session.doomed then
     -- What the step SET for its session must not reach the next one.

@@ -83,7 +83,10 @@ function create_index.check(session, object)
   if not found then
     return nil, err
   end
-  if found.index_oid and not found.valid then
+  if not found.index_oid then
+    return nil, error_.new("migration", ("index %q is not there although it was created"):format(object.name),
+      { hint = "was it dropped, or the search_path changed, meanwhile?" })
+  elseif not found.valid then
     return nil, error_.new("migration", ("index %q is INVALID"):format(object.name),
       { hint = "drop it (DROP INDEX CONCURRENTLY), then run again" })
   end

@@ -23,6 +23,20 @@ local function begin(target)
   return results and true, err
 end
 
+--- What the end of a transaction would do: deferred constraints speak up, settings and role go back.
+local function leave(target)
+  local failure = transactional.unfit(target)
+  if failure then
+    return nil, failure
+  end
+  local results, err = target.session:batch {
+    { "set constraints all immediate" },
+    { "reset session authorization" }, { "reset role" }, { "reset all" },
+    target:settings_item({ lock = target.run.config.timeouts.lock, statement = 0 }, true),
+  }
+  return results and true, err
+end
+
 --- Rehearses a direction.
 ---@param target moonbird.target
 ---@param entries table[]
@@ -65,6 +79,9 @@ function M.run(target, entries, direction, options)
       report:show_statements(true)
       report:print(report.out.bold("-- " .. id .. " (" .. direction .. ")"))
       ok, err = transactional.run_body(target, step)
+      if ok then
+        ok, err = leave(target)
+      end
       if not ok then
         break
       end

@@ -126,12 +126,20 @@ end
 
 --- Opens a session to the run's database.
 ---@param target? string for application_name
+---@param options? string more server settings for libpq's "options"
 ---@return moonbird.session|nil
 ---@return moonbird.error? err
-function M:connect(target)
+function M:connect(target, options)
   local name = ("moonbird/%s/%s"):format(self.command, target or "global"):sub(1, 63)
   local report = self.report
-  return session.open(self.params, {
+  local params = self.params
+  if options then
+    params = { options = (params.options and params.options .. " " or "") .. options }
+    for k, v in pairs(self.params) do
+      params[k] = params[k] or v
+    end
+  end
+  return session.open(params, {
     application_name = name,
     on_notice = function(notice)
       report:notice(notice)

@@ -67,6 +67,11 @@ function M.run(self, fn)
       return nil, error_.new("transaction", ("%s is not allowed in a Lua migration"):format(st.tag),
         { hint = "use db:atomic(function() ... end), which is one transaction here" })
     end
+    local refused = units.refusal(text, st)
+    if refused then
+      refused.line, refused.column = nil, nil -- of the text; the script's place is added further up
+      return nil, refused
+    end
     if reads(text, st) or units.is_session(st) then
       return statement.send(session, text, st, params, count)
     end

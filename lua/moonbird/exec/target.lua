@@ -61,6 +61,11 @@ function M:reconnect()
     self.session:close()
   end
   local session, err = self.run:connect(self.name)
+  if session and session:parameter("default_transaction_read_only") == "on" then
+    -- Said in the start packet it survives RESET ALL; poolers may refuse `options`, so only where needed.
+    session:close()
+    session, err = self.run:connect(self.name, "-c default_transaction_read_only=off")
+  end
   if not session then
     return nil, error_.with(err, { target = self.name })
   end
@@ -168,6 +173,27 @@ function M:wait_for_lock(budget, name)
   local pause = math.min(budget.left, POLL_MS // 2 + math.random(POLL_MS))
   budget.left = budget.left - pause
   return task.sleep(pause)
+end
+
+--- Waits until nobody holds the target's lock, as long as --lock-wait says.
+---@return true|nil
+---@return moonbird.error? err
+function M:wait_until_free()
+  local budget = { left = self.run.lock_wait }
+  while true do
+    -- An implicit transaction: the lock is released at once.
+    local results, err = self.session:batch { self.run.journal:try_lock_item(self.name) }
+    if not results then
+      return nil, err
+    elseif results[1]:value(1, 1) then
+      return true
+    end
+    local ok
+    ok, err = self:wait_for_lock(budget)
+    if not ok then
+      return nil, err
+    end
+  end
 end
 
 --- Makes sure that what was committed without waiting for the disk is there now.

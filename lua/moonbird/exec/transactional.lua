@@ -191,6 +191,19 @@ local function finish(target, step)
   return true
 end
 
+--- Why a transaction whose body is done may not be committed; nil when it may.
+---@param target moonbird.target
+---@return moonbird.error|nil
+function M.unfit(target)
+  target.session:settle()
+  if target.session.doomed then
+    return target.session.doomed -- a script caught it; it still holds
+  elseif target.session:state() ~= "in_txn" then
+    return error_.new("transaction", "the migration left its transaction in a failed state",
+      { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
+  end
+end
+
 local function run_awaited(target, step, timeouts)
   local ok, err = M.begin(target, timeouts, step.durable)
   if not ok then
@@ -198,10 +211,9 @@ local function run_awaited(target, step, timeouts)
   end
   failpoint("step.begun")
   ok, err = M.run_body(target, step)
-  target.session:settle()
-  if ok and target.session:state() ~= "in_txn" then
-    ok, err = nil, error_.new("transaction", "the migration left its transaction in a failed state",
-      { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
+  if ok then
+    err = M.unfit(target)
+    ok = err == nil
   end
   if ok then
     failpoint("step.body_done")
@@ -215,27 +227,28 @@ local function run_awaited(target, step, timeouts)
 end
 
 --- After a connection was lost while a commit may have been under way: did it happen? The journal knows:
---- the step's row shares its fate.
-local function committed_after_all(target)
+--- the step's row shares its fate. The old backend may still be at work, so its lock is waited for first.
+local function committed_after_all(target, step)
   local ok, err = target:reconnect()
-  if not ok then
-    return nil, err
+  if ok then
+    ok, err = target:wait_until_free()
   end
   local head = target.head
-  ok, err = target:refresh()
+  if ok then
+    ok, err = target:refresh()
+  end
   if not ok then
     return nil, err
   end
   if target.head > head then
     local result
-    result, err = target.session:query(("select run from %s.journal where target = $1 and ordinal = $2")
-      :format(target.run.journal.quoted), { target.name, head + 1 })
+    result, err = target.session:query(("select run = $3 and version = $4 and event in ('apply', 'revert') "
+      .. "from %s.journal where target = $1 and ordinal = $2"):format(target.run.journal.quoted),
+      { target.name, head + 1, target.run.id, step.migration.version })
     if not result then
       return nil, err
     end
-    if result:value(1, 1) == target.run.id then
-      return true
-    end
+    return result:value(1, 1) == true
   end
   return false
 end
@@ -254,8 +267,11 @@ function M.attempt(target, step, timeouts)
     ok, err = run_awaited(target, step, timeouts)
   end
   if not ok and err.code == "connection_lost" then
-    local done = committed_after_all(target)
-    if done then
+    local done, unknown = committed_after_all(target, step)
+    if done == nil then
+      return nil, error_.with(err, { detail = "whether the step was committed is not known: " .. tostring(unknown),
+        hint = "when the server is back, `moonbird status` tells; `moonbird up` goes on" })
+    elseif done then
       target.run.report:log("warn", "the connection was lost during the commit; the journal says it happened",
         step)
       -- refresh() has taken the new head in already

@@ -42,9 +42,28 @@ end
 
 local TWO_PHASE = { prepare = true, commit_prepared = true, rollback_prepared = true }
 
+--- Why a statement may not stand in a step without a transaction: the journal is written by the same
+--- session, in the same transactions, and must not become somebody else's.
+---@param text string
+---@param st table
+---@return moonbird.error|nil
+function M.refusal(text, st)
+  local upper = st.tag == "SET" and text:sub(st.first, st.last):upper() or ""
+  if upper:find("^SET%s+ROLE%f[%W]") or upper:find("^SET%s+SESSION%s+ROLE%f[%W]")
+    or upper:find("^SET%s+SESSION%s+AUTHORIZATION%f[%W]") then
+    return error_.new("migration_file", "the role can't be changed for a session without a transaction",
+      { line = st.line, column = st.column,
+        hint = "write SET LOCAL ROLE between BEGIN and COMMIT, or connect as that role" })
+  end
+end
+
 local function split_block(units, text, block)
   local alone, control, opaque
   for _, st in ipairs(block.statements) do
+    local refused = M.refusal(text, st)
+    if refused then
+      return refused
+    end
     alone = alone or (st.class == "alone" and st)
     control = control or (st.class == "control" and st)
     opaque = opaque or (st.control and TWO_PHASE[st.control])
@@ -64,7 +83,11 @@ local function split_block(units, text, block)
   else
     local group = {}
     for _, st in ipairs(block.statements) do
-      group[#group + 1] = st
+      if control and #group == 0 and M.is_session(st) then
+        units[#units + 1] = make("session", text, { st })
+      else
+        group[#group + 1] = st
+      end
       if st.control == "commit" then
         units[#units + 1] = make("atomic", text, group)
         group = {}

@@ -40,10 +40,20 @@ function M.block(source, block)
     return false
   end
   block.statements = statements
-  if not block.transaction then
-    return true
-  end
   local good = true
+  for _, statement in ipairs(statements) do
+    if statement.copy == "out" then
+      report(statement, "COPY ... TO stdout has nowhere to go in a migration",
+        "use db:copy_out in a Lua migration, or COPY ... TO a file of the server")
+      good = false
+    elseif statement.control and source.text:sub(statement.first, statement.last):upper():find("%f[%w]AND%s+CHAIN") then
+      report(statement, ("%s AND CHAIN leaves a transaction open"):format(statement.tag), "write COMMIT; BEGIN;")
+      good = false
+    end
+  end
+  if not block.transaction then
+    return good
+  end
   local directive = source.directive
   for _, statement in ipairs(statements) do
     if statement.class == "control" then

@@ -1,4 +1,5 @@
 --- moonbird init
+local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local scaffold = require "moonbird.cli.scaffold"
 
@@ -37,7 +38,7 @@ function M.run(args, report)
   M.tell(report, result)
   local there = args.folder and args.folder ~= "." and ("cd %s && "):format(args.folder) or ""
   report:print(("next: %smoonbird new create_users && moonbird up"):format(there))
-  return { created = result.created, kept = result.kept }
+  return { created = json.array(result.created), kept = json.array(result.kept) }
 end
 
 return M

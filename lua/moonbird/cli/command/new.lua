@@ -1,5 +1,6 @@
 --- moonbird new
 local init = require "moonbird.cli.command.init"
+local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local scaffold = require "moonbird.cli.scaffold"
 
@@ -22,7 +23,7 @@ function M.run(args, report)
     return nil, err
   end
   init.tell(report, result)
-  return { created = result.created, version = result.version, name = result.name }
+  return { created = json.array(result.created), version = result.version, name = result.name }
 end
 
 return M

@@ -61,8 +61,11 @@ function M.run(args, report)
     local limits = conf.limits or {}
     local ok, value = sandbox.run { fn = fn, args = { handle, table.unpack(args.script_args) },
       name = args.script, instructions = limits.instructions, memory = limits.memory }
+    local doomed = target.session.doomed -- the script may have caught it; it still holds
     target.session:rollback()
-    if not ok then
+    if ok and doomed then
+      return nil, doomed
+    elseif not ok then
       return nil, error_.with(value, { file = args.script })
     end
     local status = math.tointeger(value)

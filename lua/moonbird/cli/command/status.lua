@@ -40,7 +40,8 @@ local function collect(target, entries)
     local row, entry = item.row, item.entry
     items[#items + 1] = {
       version = row.version, id = entry and entry.id or row.id or row.version_text, file = entry and entry.file,
-      state = not entry and "missing" or changed[row.version] and "changed" or "applied",
+      state = open[row.version] and open[row.version].started and "interrupted" or not entry and "missing"
+        or changed[row.version] and "changed" or "applied",
       how = row.event, applied_at = times.iso(row.finished_ms), duration_ms = row.duration_ms,
       applied_by = row.applied_by, phase = row.phase, scope = row.scope,
     }
@@ -65,7 +66,7 @@ local NOTES = {
   changed = "the file was changed after it was applied",
   missing = "applied, but its file is gone",
   late = "older than what is applied; needs --allow-out-of-order",
-  interrupted = "a run died inside it; `moonbird up` goes on",
+  interrupted = "a run died inside it; the same command goes on",
 }
 
 local function print_items(report, items)
@@ -100,7 +101,7 @@ function M.run(args, report)
       return nil, newer
     end
     local comparison, items = collect(target, entries)
-    local drift = #comparison.changed + #comparison.missing
+    local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
     print_items(report, items)
     if #items > 0 then
       report:write("\n")
