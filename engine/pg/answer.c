@@ -148,20 +148,26 @@ static void read_copy(mb_conn *conn)
     }
 }
 
-void mb_conn_pump(mb_conn *conn, bool readable)
+/* Nobody waits: takes notices and parameter changes in, and the server's last words when it hangs up. */
+static void pump_idle(mb_conn *conn)
 {
-    if (readable && !PQconsumeInput(conn->pg) && conn->op != MB_OP_QUERY &&
-        conn->op != MB_OP_BATCH) {
-        lose(conn); /* in a query or batch the loss comes as a result, with the server's last words */
+    if (PQstatus(conn->pg) != CONNECTION_BAD) {
+        PQisBusy(conn->pg);
         return;
     }
+    mb_pg_error_from_conn(&conn->last_words, conn->pg, MB_CONNECTION_LOST);
+    mb_conn_close(conn);
+}
+
+void mb_conn_pump(mb_conn *conn, bool readable)
+{
+    bool broken = readable && !PQconsumeInput(conn->pg);
     if (conn->op == MB_OP_NONE) {
-        if (PQstatus(conn->pg) == CONNECTION_BAD) {
-            mb_pg_error_from_conn(&conn->last_words, conn->pg, MB_CONNECTION_LOST);
-            mb_conn_close(conn);
-        } else {
-            PQisBusy(conn->pg); /* takes notices and parameter changes in */
-        }
+        pump_idle(conn);
+        return;
+    }
+    if (broken && conn->op != MB_OP_QUERY && conn->op != MB_OP_BATCH) {
+        lose(conn); /* in a query or batch the loss comes as a result, with the server's last words */
         return;
     }
     if (conn->op == MB_OP_COPY_PUT) {

@@ -67,7 +67,11 @@ local function finish(args, report, result, err)
     object.command = args.command
     object.ok = status == 0
     object.error = err and failure.data(err) or nil
-    sys.write(1, json.encode(object, true) .. "\n")
+    report:data(object)
+  end
+  if report.unwritten and status == 0 then
+    sys.write(2, ("moonbird: the result could not be written: %s\n"):format(report.unwritten))
+    status = error_.status(error_.new("io", ""))
   end
   return status
 end
@@ -95,8 +99,16 @@ function M.run(argv)
   end)
   watch_signals(root, report)
   task.turn_until(function()
-    return exit_status ~= nil
+    return exit_status ~= nil or root:done()
   end)
+  if exit_status == nil then -- the report itself failed: a defect, but never a program that does not end
+    local err = error_.new("internal", tostring(root.result[2]))
+    sys.write(2, "moonbird: internal error: " .. err.message .. "\n")
+    if args.json then
+      sys.write(1, json.encode({ command = args.command, ok = false, error = failure.data(err) }, true) .. "\n")
+    end
+    exit_status = error_.status(err)
+  end
   return exit_status
 end
 

@@ -324,13 +324,20 @@ function M.new(options)
     elseif type(value) == "boolean" then
       return value and "true" or "false"
     elseif type(value) == "number" then
+      if value ~= value or value == math.huge or value == -math.huge then
+        return ("'%s'::float8"):format(value ~= value and "NaN" or value > 0 and "Infinity" or "-Infinity")
+      end
       return math.type(value) == "integer" and ("%d"):format(value) or ("%.17g"):format(value)
     end
     return sql.literal(want("literal", value, "string"))
   end
 
   function api.array(self, values)
-    return literal.array(want("array", values or self, "table"))
+    local ok, text = pcall(literal.array, want("array", values or self, "table"))
+    if not ok then
+      error(error_.new("script", text), 0)
+    end
+    return text
   end
 
   function api.bytea(_, bytes)
@@ -347,12 +354,23 @@ function M.new(options)
     return list
   end
 
+  local function text_of(what, message, ...)
+    if select("#", ...) == 0 then
+      return tostring(message)
+    end
+    local ok, text = pcall(string.format, want(what, message, "string"), ...)
+    if not ok then
+      error(error_.new("script", ("db:%s: %s"):format(what, text)), 0)
+    end
+    return text
+  end
+
   function api.log(_, message, ...)
-    options.log("info", select("#", ...) > 0 and message:format(...) or tostring(message))
+    options.log("info", text_of("log", message, ...))
   end
 
   function api.notice(_, message, ...)
-    options.log("notice", select("#", ...) > 0 and message:format(...) or tostring(message))
+    options.log("notice", text_of("notice", message, ...))
   end
 
   api.null = json.null

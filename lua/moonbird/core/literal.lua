@@ -3,13 +3,15 @@ local json = require "moonbird.native.json"
 
 local M = {}
 
-local function element(value)
+local MOST_DIMENSIONS = 6 -- MAXDIM of the server
+
+local function element(value, depth)
   if value == nil or value == json.null then
     return "NULL"
   end
   local kind = type(value)
   if kind == "table" then
-    return M.array(value)
+    return M.array(value, depth + 1)
   elseif kind == "boolean" then
     return value and "t" or "f"
   elseif kind == "number" then
@@ -22,11 +24,16 @@ end
 
 --- An array literal, e.g. {1,NULL,"a b"}; nested tables are further dimensions.
 ---@param values table array; `n` tells its length when it holds nils
+---@param depth? integer
 ---@return string
-function M.array(values)
+function M.array(values, depth)
+  depth = depth or 1
+  if depth > MOST_DIMENSIONS then
+    error("an array has at most 6 dimensions", 0)
+  end
   local parts = {}
   for i = 1, values.n or #values do
-    parts[i] = element(values[i])
+    parts[i] = element(values[i], depth)
   end
   return "{" .. table.concat(parts, ",") .. "}"
 end
@@ -38,13 +45,19 @@ end
 ---@return string? message
 function M.decode_array(text)
   local pos = text:match("^%[[%d:%[%]%-]+%]=()") or 1 -- explicit lower bounds, "[0:1]={...}"
+  local depth = 0
   local function parse()
+    depth = depth + 1
+    if depth > MOST_DIMENSIONS then
+      return nil
+    end
     local list = {}
     pos = pos + 1
     while true do
       local c = text:sub(pos, pos)
       if c == "}" then
         pos = pos + 1
+        depth = depth - 1
         return list
       elseif c == "{" then
         list[#list + 1] = parse()

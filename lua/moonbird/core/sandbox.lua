@@ -344,6 +344,8 @@ local function clean_error(err)
   if type(err.message) ~= "string" then
     err.message = "an error without a message"
   end
+  -- What only the engine fills in, and takes at its word.
+  err.problems, err.blockers, err.holder, err.cause = nil, nil, nil, nil
   for key, wanted in pairs(TYPES) do
     local value = rawget(err, key)
     if (wanted == "integer" and math.type(value) or type(value)) ~= wanted then

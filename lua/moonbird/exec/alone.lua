@@ -34,7 +34,7 @@ local function send_alone(self, st, text)
   local session = self.target.session
   local wanted = { lock_timeout = "0", statement_timeout = "0" }
   local before = {}
-  for name, value in pairs(wanted) do
+  for name, value in pairs(self.target.pooled and {} or wanted) do
     local result, err = session:query("select current_setting($1) as old, set_config($1, $2, false) "
       .. "where current_setting($1) <> $2", { name, value })
     if not result then
@@ -125,13 +125,13 @@ function M.run(self, index, sha, text, st)
       return nil, err
     end
     local me
-    me, err = session:query("select backend_start::text from pg_stat_activity where pid = pg_backend_pid()")
+    me, err = session:query("select backend_start::text, pid from pg_stat_activity where pid = pg_backend_pid()")
     if not me then
       return nil, err
     end
     local ok
     ok, err = self:record(progress.unit_event(index, sha, "started",
-      { before = before, pid = session:pid(), backend_start = me:value(1, 1), statement = st.tag }))
+      { before = before, pid = me:value(1, 2), backend_start = me:value(1, 1), statement = st.tag }))
     if not ok then
       return nil, err
     end

@@ -17,7 +17,7 @@ local function read_server(target)
     select current_setting('default_transaction_isolation') as isolation,
            current_setting('default_transaction_read_only') as read_only,
            (extract(epoch from current_setting('deadlock_timeout')::interval) * 1000)::int as deadlock_ms,
-           pg_is_in_recovery() as standby]])
+           pg_is_in_recovery() as standby, pg_backend_pid() as pid]])
   if not result then
     return nil, err
   end
@@ -28,6 +28,8 @@ local function read_server(target)
   end
   -- A pipeline's implicit transaction takes the defaults; where they are unusual we say BEGIN ourselves.
   target.awaited_only = row.isolation ~= "read committed" or row.read_only == "on"
+  -- A pooler invents the pid it tells; session settings would go to anybody's connection there.
+  target.pooled = row.pid ~= target.session:pid()
   target.deadlock_timeout = row.deadlock_ms
   return true
 end
@@ -142,7 +144,8 @@ end
 ---@return moonbird.comparison|nil
 function M.plan_up(target, entries, options)
   local comparison = plan.compare(entries, target.state)
-  local err = plan.half_reverted(target.state) or plan.refusal(comparison, options)
+  local err = plan.unknown(options.to, comparison, false) or plan.half_reverted(target.state)
+    or plan.refusal(comparison, options)
   if err then
     return nil, err
   end
@@ -163,6 +166,10 @@ end
 ---@return moonbird.comparison|nil
 function M.plan_down(target, entries, options)
   local comparison = plan.compare(entries, target.state)
+  local unknown = plan.unknown(options.to, comparison, true)
+  if unknown then
+    return nil, unknown
+  end
   local chosen = {}
   for i, item in ipairs(plan.select_down(comparison, options)) do
     if not item.entry then

@@ -171,7 +171,10 @@ function M.attempt(target, step, timeouts)
   -- For the whole session, so that probes look where the statements work.
   local path = target:search_path()
   local ok, _ = true, nil
-  if path then
+  if path and target.pooled then
+    ok, err = nil, error_.new("migration", "a step without a transaction needs a search_path of its own, which "
+      .. "a transaction pooler can't keep", { hint = "give a URL that goes to the server directly" })
+  elseif path then
     _, err = target.session:query("select set_config('search_path', $1, false)", { path })
     ok = err == nil
   end
@@ -179,7 +182,7 @@ function M.attempt(target, step, timeouts)
     ok, err = run_leased(self)
   end
   target.session:rollback()
-  if not target.session.doomed then
+  if not target.session.doomed and not target.pooled then
     -- What the step SET for its session must not reach the next one.
     local _, failure = target.session:simple("discard all")
     ok, err = ok and not failure, err or failure

@@ -111,6 +111,30 @@ function M.half_reverted(state)
   end
 end
 
+--- An error when a version that somebody named is nowhere: a typo must not decide how far to go.
+---@param version integer|nil
+---@param comparison moonbird.comparison
+---@param only_applied boolean it has to be applied (for a down; 0 is before everything)
+---@return moonbird.error|nil
+function M.unknown(version, comparison, only_applied)
+  if not version or (only_applied and version == 0) then
+    return nil
+  end
+  for _, item in ipairs(comparison.applied) do
+    if item.row.version == version then
+      return nil
+    end
+  end
+  for _, entry in ipairs(only_applied and {} or comparison.pending) do
+    if entry.version == version then
+      return nil
+    end
+  end
+  return error_.new("usage", only_applied and ("version %d is not applied"):format(version)
+    or ("there is no migration %d"):format(version),
+    { hint = "`moonbird status` lists them" .. (only_applied and "; --to 0 takes everything back" or "") })
+end
+
 --- The pending entries that an `up` is to run.
 ---@param comparison moonbird.comparison
 ---@param options { to?: integer, steps?: integer, only?: table<integer, boolean> }

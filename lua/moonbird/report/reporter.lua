@@ -48,6 +48,20 @@ local function clear_live(self)
   end
 end
 
+--- Writes results. A reader that has gone (`moonbird history | head`) is no failure; a full disk is one.
+local function write_out(self, text)
+  local ok, message, name = sys.write(1, text)
+  if not ok and name ~= "EPIPE" then
+    self.unwritten = self.unwritten or message
+  end
+end
+
+--- The result as one JSON object.
+---@param object table
+function M:data(object)
+  write_out(self, json.encode(object, true) .. "\n")
+end
+
 --- A line of results for people.
 ---@param text string
 function M:print(text)
@@ -55,7 +69,7 @@ function M:print(text)
     return
   end
   clear_live(self)
-  sys.write(1, text .. "\n")
+  write_out(self, text .. "\n")
 end
 
 --- A piece of results for people, written as it is; shown also with --quiet.
@@ -63,7 +77,7 @@ end
 function M:write(text)
   if not self.options.json then
     clear_live(self)
-    sys.write(1, text)
+    write_out(self, text)
   end
 end
 

@@ -22,7 +22,12 @@ function M.run(args, report)
     if not ok then
       return nil, failure
     end
-    local chosen = plan.select_up(plan.compare(entries, target.state), { to = args.version })
+    local comparison = plan.compare(entries, target.state)
+    failure = plan.unknown(args.version, comparison, false)
+    if failure then
+      return nil, failure
+    end
+    local chosen = plan.select_up(comparison, { to = args.version })
     local migrations
     migrations, failure = registry.load_all(chosen)
     if not migrations then

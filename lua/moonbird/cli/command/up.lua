@@ -38,7 +38,7 @@ function M.go(args, report, direction)
   end
   return project.with_target(args, report, conf, {
     files = true,
-    idle = direction == "up" and not args.dry_run and idle or nil,
+    idle = direction == "up" and not args.dry_run and not args.to and idle or nil,
   }, function(run, target, entries)
     if args.dry_run then
       return require("moonbird.exec.rehearse").run(target, entries, direction, options)
@@ -51,6 +51,7 @@ function M.go(args, report, direction)
     end
     if #done == 0 then
       report:print(direction == "up" and "nothing to do: the database is up to date"
+        or next(target.state.applied) and "nothing to take back"
         or "nothing to take back: no migration is applied")
     else
       report:print(("%s %s in %s"):format(direction == "up" and "applied" or "reverted",
