@@ -258,7 +258,9 @@ end
 -- `--to 1` leaves the first migration, which most only need as their ground.
 ---@type moonbird.scenario[]
 M.list = {
-  up("the first run on a database", { ["migrations/001_one.sql"] = "-- migrate:up\ncreate table one (n int);\n-- migrate:down\ndrop table one;\n" }, {}),
+  up("the first run on a database", {
+    ["migrations/001_one.sql"] = "-- migrate:up\ncreate table one (n int);\n-- migrate:down\ndrop table one;\n",
+  }, {}),
   up("pipelined SQL", pipelined, {}),
   down("pipelined SQL", pipelined, 0),
   up("awaited SQL", awaited, {}),

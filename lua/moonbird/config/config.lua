@@ -49,7 +49,7 @@ local settings = {
 ---@field url moonbird.url where to connect; `origin` says who said it
 ---@field migrations string[] folders, relative to `dir` or absolute
 ---@field journal { schema: string }
----@field timeouts { lock: integer, statement?: integer, lock_total: integer, lock_wait: integer, run?: integer } milliseconds
+---@field timeouts { lock: integer, statement?: integer, lock_total: integer, lock_wait: integer, run?: integer } ms
 ---@field limits { instructions?: integer, memory?: integer } nil: the sandbox's own
 ---@field search_path? string[]
 ---@field git? boolean|table

@@ -81,7 +81,8 @@ function M.new(options)
     end
     for i = 1, count or 0 do
       local kind = type(params[i])
-      if kind == "table" or kind == "function" or kind == "thread" or (kind == "userdata" and params[i] ~= json.null) then
+      local bindable = kind == "string" or kind == "number" or kind == "boolean" or kind == "nil"
+      if not bindable and params[i] ~= json.null then
         error(error_.new("script", ("parameter $%d is a %s"):format(i, kind), {
           hint = "give a string, number, boolean, db.null, db:array{...} or db.json.encode(...)" }), 0)
       end

@@ -18,8 +18,9 @@ local M = {}
 ---@param err moonbird.error
 ---@return moonbird.error err
 function M.error(self, body, st, err)
-  return position.locate(transactional.demote(err), { text = body.text, first = st.first, file = self.step.migration.file,
-    origin_line = body.origin_line })
+  return position.locate(transactional.demote(err), {
+    text = body.text, first = st.first, file = self.step.migration.file, origin_line = body.origin_line,
+  })
 end
 
 --- Runs a unit that happens whole or not at all, again and again while a lock is in its way.

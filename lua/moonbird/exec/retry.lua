@@ -36,8 +36,15 @@ function M.rung(attempt, limit, deadlock_timeout)
   return math.min(limit, FIRST_RUNG << math.min(attempt - 1, 12))
 end
 
+---@class moonbird.retry.options
+---@field lock integer longest ordinary wait, ms
+---@field total integer ms that all waits may take
+---@field deadlock_timeout integer the server's, ms
+---@field blocked fun(err: moonbird.error, attempt: integer, lock: integer) told of each retry
+---@field random? fun(): number for tests
+
 --- Runs `attempt(lock_ms)` until it works, fails for another reason, or the lock budget is spent.
----@param options { lock: integer, total: integer, deadlock_timeout: integer, blocked: fun(err: moonbird.error, attempt: integer, lock: integer), random?: fun(): number }
+---@param options moonbird.retry.options
 ---@param attempt fun(lock_ms: integer): true|nil, moonbird.error?
 ---@return true|nil
 ---@return moonbird.error? err
