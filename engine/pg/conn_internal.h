@@ -45,6 +45,10 @@ struct mb_conn {
 
 void mb_conn_begin_op(mb_conn *conn, mb_op op);
 void mb_conn_end_op(mb_conn *conn);
+/* The wait's cancel function: ends connecting, asks the server to cancel a statement. */
+void mb_conn_on_cancel(mb_wait *wait);
+/* Leaves a connection attempt to itself. */
+void mb_conn_orphan_connect(mb_conn *conn);
 void mb_conn_drop_results(mb_conn *conn);
 /* COPY OUT has no more rows: from here on the operation reads how it ended. */
 void mb_conn_end_copy_out(mb_conn *conn);

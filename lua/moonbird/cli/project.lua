@@ -115,19 +115,30 @@ local function caught(raised)
   return e
 end
 
+---@class moonbird.project.options
+---@field config? moonbird.config where it is loaded already
+---@field files? boolean scan the migrations and hand them over
+---@field full? boolean as target.open's
+---@field idle? fun(run: moonbird.run, target: moonbird.target): table called in place of `work` when the target is
+---       exactly where the files want it
+
 --- Runs `work(run, target, entries)` on the database, closing everything afterwards. The connection is made
 --- while the files are read.
 ---@param args table
 ---@param report moonbird.reporter
----@param conf moonbird.config
----@param options { files?: boolean, full?: boolean, idle?: fun(run: moonbird.run, target: moonbird.target): table }
----        files: scan the migrations and hand them over; full: as target.open's; idle: called in place of
----        `work` when the target is exactly where the files want it
+---@param options moonbird.project.options
 ---@param work fun(run: moonbird.run, target: moonbird.target, entries?: table[]): table|nil, moonbird.error|nil
 ---@return table|nil result
 ---@return moonbird.error? err
-function M.with_target(args, report, conf, options, work)
-  local entries, err
+function M.with_target(args, report, options, work)
+  local conf, err = options.config
+  if not conf then
+    conf, err = M.config(args)
+  end
+  if not conf then
+    return nil, err
+  end
+  local entries
   if options.files and conf.url.kind == "embedded" then
     entries, err = M.entries(conf) -- no cluster is made for files that are broken
     if not entries then

@@ -13,11 +13,7 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
+  return project.with_target(args, report, { files = true }, function(run, target, entries)
     local ok, failure = bootstrap.ensure(target, { left = run.lock_wait })
     if not ok then
       return nil, failure

@@ -42,11 +42,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, {}, function(run, target)
+  return project.with_target(args, report, {}, function(run, target)
     if args.verify then
       local problems, failure = run.journal:verify(target.session)
       if not problems then

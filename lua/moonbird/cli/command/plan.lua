@@ -26,11 +26,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, { files = true }, function(_, target, entries)
+  return project.with_target(args, report, { files = true }, function(_, target, entries)
     local failure = target:too_new(bootstrap.known())
     if failure then
       return nil, failure

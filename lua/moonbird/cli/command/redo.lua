@@ -27,11 +27,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, { files = true }, function(run, target, entries)
+  return project.with_target(args, report, { files = true }, function(run, target, entries)
     local refusal = refuse(target, entries, args.steps or 1)
     if refusal then
       return nil, refusal

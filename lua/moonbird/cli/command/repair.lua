@@ -67,11 +67,7 @@ function M.run(args, report)
   elseif not args.reason or args.reason == "" then
     return nil, error_.new("usage", "repair wants --reason \"why\": it is journaled")
   end
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  return project.with_target(args, report, conf, { files = true, full = true }, function(_, target, entries)
+  return project.with_target(args, report, { files = true, full = true }, function(_, target, entries)
     if not target.state.exists then
       return nil, error_.new("usage", "this database has no journal to repair", { hint = "run `moonbird up`" })
     end

@@ -49,7 +49,7 @@ function M.run(args, report)
   if not fn then
     return nil, err
   end
-  return project.with_target(args, report, conf, {}, function(_, target)
+  return project.with_target(args, report, { config = conf }, function(_, target)
     local handle = db.new {
       session = target.session,
       target = { name = target.name, schema = target.schema, vars = target.vars },

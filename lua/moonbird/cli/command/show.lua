@@ -72,7 +72,7 @@ function M.run(args, report)
       return nil, registry.error(problems)
     end
   end
-  return project.with_target(args, report, conf, {}, function(run, target)
+  return project.with_target(args, report, { config = conf }, function(run, target)
     local rows, failure = run.journal:history(target.session, target.name, 1000)
     if not rows then
       return nil, failure

@@ -27,16 +27,12 @@ end
 ---@return table|nil result
 ---@return moonbird.error? err
 function M.go(args, report, direction)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
   local options = { to = args.to, steps = args.steps, allow_out_of_order = args.allow_out_of_order }
   local function idle(run, target)
     report:print("nothing to do: the database is up to date")
     return { target = target.name, run = run.id, steps = json.array {} }
   end
-  return project.with_target(args, report, conf, {
+  return project.with_target(args, report, {
     files = true,
     idle = direction == "up" and not args.dry_run and not args.to and idle or nil,
   }, function(run, target, entries)
