@@ -483,7 +483,8 @@ int luaopen_moonbird_native_conn(lua_State *L)
                                        {"notices", l_conn_notices},
                                        {"close", l_conn_close},
                                        {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"new", l_conn_new}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"new", l_conn_new}, {"iterator", mbl_result_iterator}, {NULL, NULL}};
     mbl_result_open(L);
     if (luaL_newmetatable(L, CONN)) {
         lua_newtable(L);

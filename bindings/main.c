@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bindings/state.h"
 #include "engine/base/error.h"
@@ -62,7 +63,11 @@ int main(int argc, char **argv)
     }
 #ifdef MB_FREE_AT_EXIT
     mbl_state_close(L);
-#endif
-    /* Elsewhere the kernel takes it all back at once: walking the heap would take longer than a query. */
     return status;
+#else
+    /* The kernel takes it all back at once: walking the heap and libraries' exit handlers would take
+     * longer than a query. */
+    fflush(NULL);
+    _exit(status);
+#endif
 }

@@ -39,7 +39,16 @@ void mbl_result_fill(void *slot, mb_result *result)
     ((result_box *)slot)->result = result;
 }
 
-/* Integers of the server fit by definition; strtoll can't overflow on them. */
+/* The server's own text of an integer, which fits by definition. strtoll would look at the locale. */
+static lua_Integer parse_integer(const char *text)
+{
+    const char *p = text + (*text == '-');
+    uint64_t n = 0;
+    for (; *p; p++)
+        n = n * 10 + (uint64_t)(*p - '0');
+    return (lua_Integer)(*text == '-' ? 0 - n : n);
+}
+
 static void push_value(lua_State *L, const mb_result *result, int row, int column)
 {
     size_t len;
@@ -53,7 +62,7 @@ static void push_value(lua_State *L, const mb_result *result, int row, int colum
     case MB_OID_INT4:
     case MB_OID_INT8:
     case MB_OID_OID:
-        lua_pushinteger(L, strtoll(text, NULL, 10));
+        lua_pushinteger(L, parse_integer(text));
         break;
     case MB_OID_BOOL:
         lua_pushboolean(L, text[0] == 't');
@@ -141,6 +150,58 @@ static int l_result_rows(lua_State *L)
         push_row(L, result, i, 2);
         lua_rawseti(L, -2, i + 1);
     }
+    return 1;
+}
+
+/* An iterator over the rows of results that come one after the other: upvalues are the present result (or
+ * nil), the number of rows given, the column names and `refill`, which returns the next result or nil. In C,
+ * because a million rows would spend most of their time in a Lua iterator's instructions. */
+enum { UP_RESULT = 1, UP_GIVEN, UP_NAMES, UP_REFILL };
+
+static int give_row(lua_State *L, const mb_result *result, lua_Integer given)
+{
+    lua_pushinteger(L, given + 1);
+    lua_replace(L, lua_upvalueindex(UP_GIVEN));
+    push_row(L, result, (int)given, lua_upvalueindex(UP_NAMES));
+    return 1;
+}
+
+static int refilled_k(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    (void)ctx;
+    result_box *box = luaL_testudata(L, -1, RESULT);
+    if (!box || !box->result || mb_result_rows(box->result) == 0)
+        return 0;
+    lua_replace(L, lua_upvalueindex(UP_RESULT));
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(UP_RESULT));
+    push_names(L, box->result);
+    lua_replace(L, lua_upvalueindex(UP_NAMES));
+    return give_row(L, box->result, 0);
+}
+
+static int l_next_row(lua_State *L)
+{
+    result_box *box = lua_touserdata(L, lua_upvalueindex(UP_RESULT));
+    lua_Integer given = lua_tointeger(L, lua_upvalueindex(UP_GIVEN));
+    if (box && box->result && given < mb_result_rows(box->result))
+        return give_row(L, box->result, given);
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(UP_REFILL));
+    lua_callk(L, 0, 1, 0, refilled_k);
+    return refilled_k(L, LUA_OK, 0);
+}
+
+int mbl_result_iterator(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_pushnil(L);
+    lua_pushinteger(L, 0);
+    lua_pushnil(L);
+    lua_pushvalue(L, 1);
+    lua_pushcclosure(L, l_next_row, 4);
     return 1;
 }
 

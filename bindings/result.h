@@ -16,4 +16,7 @@ void *mbl_result_new(lua_State *L);
 /* Gives `result` over to the slot. */
 void mbl_result_fill(void *slot, mb_result *result);
 
+/* iterator(refill) -> function that returns the rows of the results refill() gives, until it gives none. */
+int mbl_result_iterator(lua_State *L);
+
 #endif

@@ -3,6 +3,7 @@
 --
 -- The next FETCH is sent while the script works on the rows of the last one, so that server and script
 -- overlap. The batch follows the rows' size: about BATCH_BYTES of memory, whatever a row weighs.
+local conn = require "moonbird.native.conn"
 local sql = require "moonbird.native.sql"
 local error_ = require "moonbird.core.error"
 
@@ -41,8 +42,9 @@ function M.open(session, text, st, params, n)
   end
 
   local size = FIRST
-  local rows, at, total = nil, 0, 0
+  local open = true
   local ahead -- the fetch under way
+  local rows -- the result being given out
 
   local function fetch()
     ahead = { size = size }
@@ -52,52 +54,45 @@ function M.open(session, text, st, params, n)
     end
   end
 
-  local function take()
-    session:receive(ahead)
-    if ahead.err then
-      error(ahead.err, 0)
-    end
-    local result, asked = ahead.result, ahead.size
-    ahead = nil
-    if rows then
-      rows:close()
-    end
-    rows, at, total = result, 0, result:count()
-    if total < asked then
-      return -- the last batch
-    end
-    local weight = math.max(1, result:memory() // total)
-    size = math.max(1, math.min(MOST, size * 4, BATCH_BYTES // weight))
-    fetch()
-  end
-
-  local open = true
   local function close()
     if rows then
       rows:close()
     end
-    rows, at, total, ahead = nil, 0, 0, nil
+    rows, ahead = nil, nil
     if open and not session.doomed and session:state() ~= "failed" then
       session:query("close " .. name)
     end
     open = false
   end
 
-  fetch()
-  return function()
-    if at == total then
-      if not ahead then
-        close()
-        return nil
-      end
-      take()
-      if total == 0 then
-        return nil
-      end
+  --- The next batch, nil at the end. Sends for the one after it.
+  local function refill()
+    if not ahead then
+      close()
+      return nil
     end
-    at = at + 1
-    return rows:row(at)
-  end, setmetatable({ close = close }, { __close = close, __metatable = false })
+    session:receive(ahead)
+    if ahead.err then
+      error(ahead.err, 0)
+    end
+    local asked = ahead.size
+    if rows then
+      rows:close()
+    end
+    rows, ahead = ahead.result, nil
+    local total = rows:count()
+    if total == asked then
+      local weight = math.max(1, rows:memory() // total)
+      size = math.max(1, math.min(MOST, size * 4, BATCH_BYTES // weight))
+      fetch()
+    elseif total == 0 then
+      close()
+    end
+    return rows
+  end
+
+  fetch()
+  return conn.iterator(refill), setmetatable({ close = close }, { __close = close, __metatable = false })
 end
 
 return M
