@@ -44,7 +44,10 @@ void *mbl_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
          * the position is read here. Lua forbids its API in an allocator because calls may allocate
          * or collect; lua_getstack() and lua_getinfo("nSl") only read. */
         state->run->refused = true;
-        mbl_place_capture(&state->run->refused_at, state->run->running);
+        mbl_place at;
+        mbl_place_capture(&at, state->run->running);
+        if (at.line > 0) /* what is refused while the stack unwinds has no place any more */
+            state->run->refused_at = at;
     }
     return NULL;
 }

@@ -63,7 +63,7 @@ $$;
 
 -- The advisory lock that guards a target. Locks are per database already.
 create function lock_key(p_target text) returns bigint
-language sql stable as $$
+language sql stable set search_path from current as $$
     select hashtextextended('moonbird/' || current_schema() || '/' || p_target, 0)
 $$;
 

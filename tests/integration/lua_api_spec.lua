@@ -37,13 +37,13 @@ describe("a Lua migration", function()
     assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
   end
 
-  --- Applies one migration that has to fail at a line, with these words on stderr, leaving nothing behind.
+  --- Applies one migration that has to fail at a line (nil: the error is the whole migration's), with these words on stderr, leaving nothing behind.
   local function fails(body, line, words, options)
     options = options or {}
     helper.write(dir, { ["migrations/001_test.lua"] = migration("db:exec('create table left_over (i int)')\n" .. body,
       options.head) })
     local result = moonbird({ "up" }, options.status or 1, options)
-    has(result.stderr, ("migrations/001_test.lua:%d"):format(line))
+    has(result.stderr, "migrations/001_test.lua" .. (line and (":%d"):format(line) or ""))
     for _, word in ipairs(type(words) == "table" and words or { words }) do
       has(result.stderr, word)
     end
@@ -109,7 +109,7 @@ describe("a Lua migration", function()
   local nan = db:value("select $1::float8", 0/0)
   eq(nan ~= nan, true)
   eq(db:value("select $1::text is null and $2::int is null", nil, db.null), true)
-  eq(db:value("select $3::int", nil, nil, 3) , 3)
+  eq(db:value("select $3::int + coalesce($1::int, $2::int, 0)", nil, nil, 3), 3)
   eq(db:value("select $1::boolean", true), true)
   eq(db:value("select length($1::text)", ("x"):rep(1000000)), 1000000)
 ]==]
@@ -264,7 +264,7 @@ describe("a Lua migration", function()
     end))
 
     it("and without it a swallowed error fails the migration", async(function()
-      fails("pcall(db.exec, db, 'select 1/0')", 1, "failed state", { status = 1 })
+      fails("pcall(db.exec, db, 'select 1/0')", nil, "failed state")
     end))
   end)
 
@@ -300,7 +300,7 @@ describe("a Lua migration", function()
       db:exec "drop schema moonbird cascade"
       fails("local t\nt.x = 1", 4, "nil value")
       db:exec "drop schema moonbird cascade"
-      fails("error { code = 'mine', message = 'a table' }", 1, "a table", { status = 1 })
+      fails("error { code = 'mine', message = 'a table' }", 3, "a table")
       db:exec "drop schema moonbird cascade"
       fails("db:exec('select $1::int', {})", 3, "parameter $1")
       db:exec "drop schema moonbird cascade"
@@ -331,7 +331,10 @@ describe("a Lua migration", function()
       db:exec "drop schema moonbird cascade"
       helper.write(dir, { ["moonbird.lua"] = "return { limits = { memory = \"8MB\" } }\n" })
       fails("local t = {}\nfor i = 1, 1e9 do\n  t[i] = 'x' .. i\nend", 5, "memory")
-      db:exec "drop schema moonbird cascade"
+    end))
+
+    it("more memory than it may, in an answer of the server", async(function()
+      helper.write(dir, { ["moonbird.lua"] = "return { limits = { memory = \"8MB\" } }\n" })
       fails("local rows = db:query(\"select repeat('x', 1000) from generate_series(1, 100000)\")", 3, "memory")
     end))
 

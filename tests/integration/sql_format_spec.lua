@@ -671,7 +671,6 @@ drop function g; drop table t
         assert.is_string(problem.message)
       end
       moonbird({ "plan" }, 2)
-      moonbird({ "status" }, 2)
     end))
 
     it("lists bad names and broken texts together", async(function()

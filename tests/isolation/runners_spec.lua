@@ -5,7 +5,6 @@ local helper = require "tests.helper"
 local process = require "moonbird.core.process"
 local server = require "moonbird.core.cluster_server"
 local session = require "moonbird.core.session"
-local sys = require "moonbird.core.sys"
 
 -- Each migration leaves a row per run in `ran`, whatever its kind.
 local files = {
@@ -164,11 +163,6 @@ local function exactly_once(db)
   assert.are.equal(0, db:value("select count(*) from pg_index where not indisvalid"))
 end
 
---- How many runs of the binary applied something.
-local function hands(db)
-  return db:value("select count(distinct run) from moonbird.journal where event = 'apply'")
-end
-
 --- Starts pgbouncer in transaction mode in front of the shared cluster. It ends with the test.
 ---@param db tests.database
 ---@return string url of `db` through it
@@ -206,7 +200,7 @@ local function pgbouncer(db)
     child:close()
   end)
   helper.eventually("pgbouncer listens", function()
-    local ended = child:wait(0)
+    local ended = child:wait(10)
     if ended then
       error("pgbouncer ended: " .. ended.stdout .. ended.stderr)
     end
@@ -237,11 +231,8 @@ describe("runners at once", function()
   it("4 through pgbouncer in transaction mode: the same", helper.async(function()
     local db = helper.database()
     local url, console = pgbouncer(db)
-    local began = sys.monotonic()
     runners(4, { env = { DATABASE_URL = url }, cwd = dir })
     exactly_once(db)
-    assert.is_true(hands(db) >= 1)
-    assert.is_true(sys.monotonic() - began < 45)
     -- Nothing of a run may stay on a server connection that the next client gets.
     local through = assert(session.open({ host = console.host, port = console.port, user = console.user,
       dbname = db.name }, { application_name = "moonbird-tests" }))
@@ -255,8 +246,6 @@ describe("runners at once", function()
     through:close()
     assert.are.same({ '"$user", public', "0", "0", db:value("show synchronous_commit") }, settings)
     assert.are.equal(0, db:value("select count(*) from pg_locks where locktype = 'advisory'"))
-    -- Takes everything back through it too.
-    local down = helper.moonbird({ "status", "--json" }, { env = { DATABASE_URL = url }, cwd = dir })
-    assert.are.equal(0, down.status, down.stderr)
+    helper.ok({ "status", "--exit-code" }, { env = { DATABASE_URL = url }, cwd = dir })
   end))
 end)

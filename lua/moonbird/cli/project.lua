@@ -57,7 +57,9 @@ function M.entries(conf)
   if not entries then
     return nil, problems
   elseif #problems > 0 then
-    return nil, registry.error(problems)
+    -- What is wrong inside the files is listed with it: one run tells all.
+    local _, err = registry.load_all(entries, nil, problems)
+    return nil, err
   end
   return entries
 end
@@ -178,6 +180,9 @@ function M.with_target(args, report, options, work)
         _, err = goal:refresh()
       end
     end
+  end
+  if goal and not err and options.files then
+    err = goal.state and goal:too_new(bootstrap.known())
   end
   -- main.c stops the collector for the start. A script that streams rows makes little but garbage: marking
   -- the engine's own objects at every doubling would take a quarter of its time.

@@ -225,27 +225,6 @@ local function names()
   return list
 end
 
-local function wants_json(argv)
-  for _, word in ipairs(argv) do
-    if word == "--" then
-      return false
-    elseif word == "--json" then
-      return true
-    end
-  end
-  return false
-end
-
-local function usage_error(argv, message, hint)
-  local err = error_.new("usage", message, { hint = hint })
-  if wants_json(argv) then
-    sys.write(1, json.encode({ ok = false, error = failure.data(err) }, true) .. "\n")
-  end
-  local report = reporter.new { json = false, quiet = false, level = "info",
-    colour = { out = false, err = sys.isatty(2) }, live = false, log_format = "text" }
-  report:failure(err)
-end
-
 --- The command's name as typed: the first word that is neither an option nor an option's value.
 local function command_word(argv)
   local takes_value = {}
@@ -266,6 +245,28 @@ local function command_word(argv)
     end
     i = i + 1
   end
+end
+
+local function wants_json(argv)
+  for _, word in ipairs(argv) do
+    if word == "--" then
+      return false
+    elseif word == "--json" then
+      return true
+    end
+  end
+  return false
+end
+
+local function usage_error(argv, message, hint)
+  local err = error_.new("usage", message, { hint = hint })
+  if wants_json(argv) then
+    local object = { command = command_word(argv), ok = false, error = failure.data(err) }
+    sys.write(1, json.encode(object, true) .. "\n")
+  end
+  local report = reporter.new { json = false, quiet = false, level = "info",
+    colour = { out = false, err = sys.isatty(2) }, live = false, log_format = "text" }
+  report:failure(err)
 end
 
 local function is_command(word)

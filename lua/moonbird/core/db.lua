@@ -16,7 +16,11 @@ local M = {}
 local CHUNK = 64 * 1024
 local MAX_PARAMS = 65535 -- of the protocol
 
+--- Raises an error with the place in the script: it is known here, and no longer where it is caught.
 local function raise(err, text, st)
+  if not err.file then
+    err.file, err.line = position.caller()
+  end
   if text and st and err.position and not err.excerpt then
     local offset = sql.char_offset(text, st.first, err.position) or st.first
     err.excerpt = position.excerpt(text, offset)
@@ -27,15 +31,15 @@ end
 --- Insists on a value's type, in words that name the function.
 local function want(what, value, kind)
   if type(value) ~= kind then
-    error(error_.new("script", ("db:%s wants a %s, got %s"):format(what, kind, type(value))), 0)
+    raise(error_.new("script", ("db:%s wants a %s, got %s"):format(what, kind, type(value))))
   end
   return value
 end
 
 local function check_sql(text, what)
   if type(text) ~= "string" then
-    error(error_.new("script", ("db:%s wants SQL as a string, got %s (call it with a colon: db:%s(...))")
-      :format(what, type(text), what)), 0)
+    raise(error_.new("script", ("db:%s wants SQL as a string, got %s (call it with a colon: db:%s(...))")
+      :format(what, type(text), what)))
   end
 end
 
@@ -47,8 +51,8 @@ local function single(text, what)
     raise(err)
   end
   if #list ~= 1 then
-    error(error_.new("script", ("db:%s takes exactly one statement, this text has %d%s"):format(what,
-      #list, #list > 1 and "; parameters can be bound to one statement only" or "")), 0)
+    raise(error_.new("script", ("db:%s takes exactly one statement, this text has %d%s"):format(what,
+      #list, #list > 1 and "; parameters can be bound to one statement only" or "")))
   end
   return list[1]
 end
@@ -77,14 +81,14 @@ function M.new(options)
 
   local function check_params(params, count)
     if (count or 0) > MAX_PARAMS then
-      error(error_.new("script", ("a statement takes at most %d parameters, not %d"):format(MAX_PARAMS, count)), 0)
+      raise(error_.new("script", ("a statement takes at most %d parameters, not %d"):format(MAX_PARAMS, count)))
     end
     for i = 1, count or 0 do
       local kind = type(params[i])
       local bindable = kind == "string" or kind == "number" or kind == "boolean" or kind == "nil"
       if not bindable and params[i] ~= json.null then
-        error(error_.new("script", ("parameter $%d is a %s"):format(i, kind), {
-          hint = "give a string, number, boolean, db.null, db:array{...} or db.json.encode(...)" }), 0)
+        raise(error_.new("script", ("parameter $%d is a %s"):format(i, kind), {
+          hint = "give a string, number, boolean, db.null, db:array{...} or db.json.encode(...)" }))
       end
     end
   end
@@ -133,8 +137,8 @@ function M.new(options)
   function api.one(_, text, ...)
     local result = one_result("one", text, ...)
     if result and result:count() > 1 then
-      error(error_.new("script", ("db:one got %d rows"):format(result:count()),
-        { hint = "add a condition or a limit, or use db:query" }), 0)
+      raise(error_.new("script", ("db:one got %d rows"):format(result:count()),
+        { hint = "add a condition or a limit, or use db:query" }))
     end
     return result and result:row(1)
   end
@@ -159,7 +163,7 @@ function M.new(options)
   local function copy_statement(text, what, direction, example)
     local st = single(text, what)
     if st.copy ~= direction then
-      error(error_.new("script", ("db:%s wants a %s statement, got %s"):format(what, example, st.tag)), 0)
+      raise(error_.new("script", ("db:%s wants a %s statement, got %s"):format(what, example, st.tag)))
     end
     return st
   end
@@ -170,7 +174,7 @@ function M.new(options)
       want("copy_in", source, "string")
     end
     if session:state() == "idle" and not options.script then
-      error(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }), 0)
+      raise(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }))
     end
     observe(text, st)
     local _, err = session:query(text:sub(st.first, st.last))
@@ -306,7 +310,7 @@ function M.new(options)
 
   function api.atomic(_, fn)
     if type(fn) ~= "function" then
-      error(error_.new("script", "db:atomic wants a function"), 0)
+      raise(error_.new("script", "db:atomic wants a function"))
     end
     return (options.atomic or savepoint)(fn)
   end
@@ -336,7 +340,7 @@ function M.new(options)
   function api.array(self, values)
     local ok, text = pcall(literal.array, want("array", values or self, "table"))
     if not ok then
-      error(error_.new("script", text), 0)
+      raise(error_.new("script", text))
     end
     return text
   end
@@ -350,7 +354,7 @@ function M.new(options)
   function api.decode_array(_, text)
     local list, message = literal.decode_array(want("decode_array", text, "string"))
     if not list then
-      error(error_.new("script", message), 0)
+      raise(error_.new("script", message))
     end
     return list
   end
@@ -361,7 +365,7 @@ function M.new(options)
     end
     local ok, text = pcall(string.format, want(what, message, "string"), ...)
     if not ok then
-      error(error_.new("script", ("db:%s: %s"):format(what, text)), 0)
+      raise(error_.new("script", ("db:%s: %s"):format(what, text)))
     end
     return text
   end
@@ -380,7 +384,7 @@ function M.new(options)
     decode = function(text)
       local value, message, offset = json.decode(text)
       if value == nil then
-        error(error_.new("script", ("%s at byte %d"):format(message, offset)), 0)
+        raise(error_.new("script", ("%s at byte %d"):format(message, offset)))
       end
       return value
     end,
@@ -394,13 +398,13 @@ function M.new(options)
     __index = function(_, key)
       local value = api[key]
       if value == nil then
-        error(error_.new("script", ("db has no member %q"):format(tostring(key)),
-          { hint = "see docs/reference/db.md for what it has" }), 2)
+        raise(error_.new("script", ("db has no member %q"):format(tostring(key)),
+          { hint = "see docs/reference/db.md for what it has" }))
       end
       return value
     end,
     __newindex = function()
-      error(error_.new("sandbox", "db is read-only"), 2)
+      raise(error_.new("sandbox", "db is read-only"))
     end,
     __metatable = false,
     __name = "moonbird.db",

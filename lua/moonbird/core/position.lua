@@ -24,6 +24,24 @@ function M.excerpt(text, offset)
   return line .. "\n" .. lead .. "^"
 end
 
+--- Where a script called the engine: file and line of the innermost frame that is a script's. Chunks of
+--- scripts are named "=file", the engine's own "@file".
+---@return string|nil file
+---@return integer|nil line
+function M.caller()
+  local level = 2
+  while true do
+    local info = debug.getinfo(level, "Sl")
+    if not info then
+      return nil
+    end
+    if info.what ~= "C" and info.source:sub(1, 1) == "=" then
+      return info.source:sub(2), info.currentline
+    end
+    level = level + 1
+  end
+end
+
 --- Fills file, line, column and excerpt of an error that the server raised for text[first..].
 ---@param err moonbird.error
 ---@param where { text: string, first: integer, file?: string, origin_line?: integer }

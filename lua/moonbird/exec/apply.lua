@@ -201,6 +201,24 @@ function M.plan_down(target, entries, options)
   return plan.steps(ordered, "down", target.name, target.head), nil, comparison
 end
 
+-- How many migrations without a file are named; the rest is counted.
+local NAMED = 5
+
+--- Says once which applied migrations have no file any more.
+local function tell_missing(run, comparison)
+  local missing = comparison.missing
+  if #missing == 0 or run.told_missing then
+    return
+  end
+  run.told_missing = true
+  local names = {}
+  for i = 1, math.min(#missing, NAMED) do
+    names[i] = missing[i].id or missing[i].version_text
+  end
+  run.report:log("warn", ("applied, but the file is gone: %s%s"):format(table.concat(names, ", "),
+    #missing > NAMED and (" and %d more"):format(#missing - NAMED) or ""))
+end
+
 --- Runs a direction to its end on a target, re-planning when another runner changes the history.
 ---@param target moonbird.target
 ---@param entries table[]
@@ -230,12 +248,13 @@ function M.run(target, entries, direction, options)
     if not ok then
       break
     end
-    local steps
-    steps, err = planner(target, entries, left)
+    local steps, comparison
+    steps, err, comparison = planner(target, entries, left)
     if not steps then
       ok = nil
       break
     end
+    tell_missing(run, comparison)
     run.report:plan(target, steps)
     if #steps == 0 then
       ok = true

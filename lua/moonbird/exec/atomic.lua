@@ -67,14 +67,15 @@ local function send_whole(self, body, unit, fields, timeouts)
     _, err = statement.feed(target.session, body.text, copies[fed])
   end
   if err then
-    local found = places[1]
+    -- Answers come one a statement: the settings', then the block's.
+    local found = err.index and places[err.index - 1]
     for _, place in ipairs(places) do
       if err.position and place.at <= err.position then
         found = place
       end
     end
-    if err.position then
-      err.position = err.position - found.at + 1
+    if found then
+      err.position = err.position and err.position - found.at + 1
       M.error(self, body, found.st, err)
     end
     return nil, err

@@ -3,7 +3,6 @@
 -- What can't be rehearsed (steps without a transaction, and what comes after them) is listed. Nothing is
 -- made on the server, not even the journal.
 local apply = require "moonbird.exec.apply"
-local bootstrap = require "moonbird.exec.bootstrap"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local text = require "moonbird.util.text"
@@ -47,12 +46,7 @@ end
 function M.run(target, entries, direction, options)
   local report = target.run.report
   local planner = direction == "up" and apply.plan_up or apply.plan_down
-  local err = target:too_new(bootstrap.known())
-  if err then
-    return nil, err
-  end
-  local steps
-  steps, err = planner(target, entries, options)
+  local steps, err = planner(target, entries, options)
   if not steps then
     return nil, err
   end

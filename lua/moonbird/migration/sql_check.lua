@@ -52,6 +52,16 @@ function M.block(source, block)
     end
   end
   if not block.transaction then
+    local alone, control
+    for _, statement in ipairs(statements) do
+      alone = alone or statement.class == "alone" and statement
+      control = control or statement.class == "control" and statement
+    end
+    if alone and control then
+      report(alone, ("%s and %s can't stand in one block"):format(shown(alone), control.tag),
+        "split the migration: what needs a transaction goes into one of its own")
+      good = false
+    end
     return good
   end
   local directive = source.directive

@@ -1,6 +1,5 @@
 --- moonbird plan
 local apply = require "moonbird.exec.apply"
-local bootstrap = require "moonbird.exec.bootstrap"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
@@ -27,12 +26,7 @@ end
 ---@return moonbird.error? err
 function M.run(args, report)
   return project.with_target(args, report, { files = true }, function(_, target, entries)
-    local failure = target:too_new(bootstrap.known())
-    if failure then
-      return nil, failure
-    end
-    local steps
-    steps, failure = apply.plan_up(target, entries, { to = args.to, steps = args.steps,
+    local steps, failure = apply.plan_up(target, entries, { to = args.to, steps = args.steps,
       allow_out_of_order = args.allow_out_of_order })
     if not steps then
       return nil, failure

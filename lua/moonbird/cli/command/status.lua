@@ -1,5 +1,4 @@
 --- moonbird status
-local bootstrap = require "moonbird.exec.bootstrap"
 local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
@@ -92,10 +91,6 @@ end
 ---@return moonbird.error? err
 function M.run(args, report)
   return project.with_target(args, report, { files = true, full = true }, function(_, target, entries)
-    local newer = target:too_new(bootstrap.known())
-    if newer then
-      return nil, newer
-    end
     local comparison, items = collect(target, entries)
     local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
     print_items(report, items)
