@@ -132,13 +132,19 @@ describe("the history", function()
     assert.are.same({ "001_a applied", "002_b missing", "003_c applied" }, states())
     local answer = object(4, "status", "--exit-code")
     assert.are.equal(1, answer.missing)
-    local up = moonbird(0, "up")
-    has(up.stdout .. up.stderr, "002_b")
     moonbird(0, "down")
     local result = helper.moonbird({ "down" }, { cwd = dir, db = db })
     assert.are_not.equal(0, result.status)
     has(result.stderr, "002_b")
     assert.are.same({ "a", "b" }, tables())
+  end))
+
+  it("says in `up` which applied version has no file", async(function()
+    put_three()
+    moonbird(0, "up")
+    assert(fs.remove(dir .. "/migrations/002_b.sql"))
+    local result = moonbird(0, "up")
+    has(result.stdout .. result.stderr, "002_b")
   end))
 
   it("refuses what arrives late (exit 6) unless it is told to take it", async(function()
@@ -235,10 +241,13 @@ describe("the history", function()
       '{"event": "apply", "applies": true, "version": 999999, "version_text": "999999", "id": "999999_future",
         "name": "future", "direction": "up", "outcome": "done", "engine": "99.0.0", "run": "1"}')]]
     for _, args in ipairs { { "up" }, { "down" }, { "redo" }, { "status" }, { "plan" }, { "up", "--dry-run" },
-      { "baseline", "2", "--reason", "x" }, { "repair", "1", "--mark", "reverted", "--reason", "x" } } do
+      { "baseline", "2", "--reason", "x" } } do
       local said = moonbird(2, table.unpack(args)).stderr
       has(said, "999999")
     end
+    local rows = db:value "select count(*) from moonbird.journal"
+    has(moonbird(2, "repair", "1", "--mark", "reverted", "--reason", "x").stderr, "999999")
+    assert.are.equal(rows, db:value "select count(*) from moonbird.journal")
     local failure = object(2, "up").error
     assert.are.equal("journal_newer", failure.code)
     has(failure.message .. (failure.hint or ""), "99.0.0")
@@ -378,7 +387,8 @@ describe("the history", function()
     -- Another runner holds the target's lock.
     local other = db:connect()
     assert(other:query "begin")
-    assert(other:query "select pg_advisory_xact_lock(moonbird.lock_key('global'))")
+    assert(other:query "set local search_path to moonbird")
+    assert(other:query "select pg_advisory_xact_lock(lock_key('global'))")
     local said = moonbird(5, "up", "--lock-wait", "300ms").stderr
     has(said, "moonbird-tests")
     assert.are.equal("locked", object(5, "up", "--lock-wait", "300ms").error.code)
@@ -413,10 +423,15 @@ describe("the history", function()
     end
     object(2, "show", "99")
     object(2, "drop")
-    object(2, "up", "--bogus")
     object(2, "run", "nowhere.lua")
     local _, lines = helper.ok({ "--json", "status" }, { cwd = dir, db = db }).stderr:gsub("\n", "")
     assert.are.equal(0, lines)
+  end))
+
+  it("answers a wrong command line with one JSON object", async(function()
+    object(2, "up", "--bogus")
+    object(2, "show", "abc")
+    object(2, "new")
   end))
 
   describe("never tells a password", function()
