@@ -88,6 +88,19 @@ begin
 end
 $$;
 
+-- Taken first in each transaction of a step that has several: the lease that holds the target's lock dies
+-- with its client, but a statement already sent may still be running and commit. Who goes on with the step
+-- waits until this lock is free.
+create function enter_unit(p_target text) returns void
+language plpgsql set search_path from current as $$
+begin
+    if not pg_try_advisory_xact_lock(lock_key('@unit/' || p_target)) then
+        raise exception using errcode = 'MB001',
+            message = format('a statement of an interrupted run still works on target "%s"', p_target);
+    end if;
+end
+$$;
+
 -- Appends one event to a target's chain and returns its ordinal, which must be the one expected: the
 -- caller holds the target's lock, or the unique (target, ordinal) fences it out.
 create function record(p_target text, p_ordinal bigint, p_event jsonb) returns bigint
@@ -183,6 +196,7 @@ create trigger journal_append_only before update or delete or truncate on journa
 drop function fingerprint(text);
 drop function verify(text);
 drop function record(text, bigint, jsonb);
+drop function enter_unit(text);
 drop function enter(text, bigint);
 drop function lock_key(text);
 drop view state;

@@ -142,6 +142,9 @@ void mb_poll_close(mb_poll **poll)
 static void on_timer(uv_timer_t *handle)
 {
     mb_timer *timer = handle->data;
+    /* libuv runs timers that are due before it polls; without this the turn would then sleep until some
+     * other event although a task was just made ready (UV_RUN_ONCE, seen on 1.44.2). */
+    uv_stop(handle->loop);
     timer->fn(timer->owner);
 }
 

@@ -419,7 +419,8 @@ describe("a connection that is lost during COMMIT", function()
     ["slow lua"] = { "step.lua", [[
 return { up = function(db)
   db:exec("create table made (i int)")
-  db:exec("create function doze() returns trigger language plpgsql as $$ begin perform pg_sleep(1); return null; end $$")
+  db:exec("create function doze() returns trigger language plpgsql as "
+    .. "$$ begin perform pg_sleep(1); return null; end $$")
   db:exec("create constraint trigger doze after insert on made deferrable initially deferred "
     .. "for each row execute function doze()")
   db:exec("insert into made values (1)")
@@ -445,7 +446,8 @@ end }
     local socket = dir .. "/.s.PGSQL.5432"
     local child = assert(process.spawn {
       file = "python3",
-      args = { dir .. "/proxy.py", socket, ("%s/.s.PGSQL.%s"):format(db.params.host, db.params.port), mode, "002_step" },
+      args = { dir .. "/proxy.py", socket, ("%s/.s.PGSQL.%s"):format(db.params.host, db.params.port), mode,
+        "002_step" },
     })
     helper.defer(function()
       child:kill("KILL")

@@ -134,7 +134,8 @@ describe("autovacuum", function()
   it("gives way to the longer rung, and the migration succeeds", helper.async(function()
     local db = helper.database()
     local dir = helper.project {
-      ["migrations/001_big.sql"] = "-- migrate:up\ncreate table big (id int, filler text) with (autovacuum_enabled = off);\n"
+      ["migrations/001_big.sql"] = "-- migrate:up\n"
+        .. "create table big (id int, filler text) with (autovacuum_enabled = off);\n"
         .. "insert into big select i, repeat('x', 400) from generate_series(1, 20000) i;\n-- migrate:down\n",
       ["migrations/002_add.sql"] = "-- migrate:up\nalter table big add column extra int;\n-- migrate:down\n",
     }

@@ -96,6 +96,28 @@ static void test_wakes_after_a_timer(void **state)
     mb_timer_close(&b.timer);
 }
 
+static void note(void *owner)
+{
+    *(bool *)owner = true;
+}
+
+/* A timer that is due when the turn begins must end the turn, although nothing else is near. */
+static void test_a_due_timer_ends_the_turn(void **state)
+{
+    (void)state;
+    bool fired = false, far_fired = false;
+    mb_loop *loop = mb_sched_loop(sched);
+    mb_timer *due = mb_timer_new(loop, note, &fired);
+    mb_timer *far = mb_timer_new(loop, note, &far_fired);
+    mb_timer_start(due, 0);
+    mb_timer_start(far, 5000);
+    mb_loop_turn(loop, true);
+    assert_true(fired);
+    assert_false(far_fired);
+    mb_timer_close(&due);
+    mb_timer_close(&far);
+}
+
 static void test_finish_before_await_does_not_block(void **state)
 {
     (void)state;
@@ -185,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_runs_in_turn_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wakes_after_a_timer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_due_timer_ends_the_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_finish_before_await_does_not_block, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_nudges_once_and_is_taken_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_before_the_wait_ends_the_wait, setup, teardown),

@@ -131,6 +131,20 @@ function M:enter_text(target, head)
   return ("select %s.enter(%s, %d)"):format(self.quoted, sql.literal(target), head)
 end
 
+--- The target name under which enter_unit() locks.
+---@param target string
+---@return string
+function M.unit_lock(target)
+  return "@unit/" .. target
+end
+
+--- The call that marks a transaction as part of a target's step, as SQL text without SELECT.
+---@param target string
+---@return string
+function M:unit_call(target)
+  return ("%s.enter_unit(%s)"):format(self.quoted, sql.literal(target))
+end
+
 --- The statement that appends an event.
 ---@param target string
 ---@param ordinal integer the ordinal it must get

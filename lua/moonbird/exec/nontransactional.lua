@@ -8,6 +8,7 @@
 local alone = require "moonbird.exec.alone"
 local atomic = require "moonbird.exec.atomic"
 local error_ = require "moonbird.core.error"
+local journal = require "moonbird.core.journal"
 local failpoint = require "moonbird.core.failpoint"
 local progress = require "moonbird.exec.progress"
 local script = require "moonbird.exec.script"
@@ -103,6 +104,21 @@ local function lease(target)
   return session
 end
 
+--- Waits for what an interrupted run may still have at work in the server, then sees whether that changed
+--- the history this attempt was planned from.
+local function await_orphans(target)
+  local head = target.head
+  local ok, err = target:wait_until_free(journal.unit_lock(target.name))
+  if ok then
+    ok, err = target:refresh()
+  end
+  if ok and target.head ~= head then
+    target.head = head -- apply.run looks itself, and wants to see that it moved
+    ok, err = nil, error_.new("history_moved", "an interrupted run finished a part of the step meanwhile")
+  end
+  return ok, err
+end
+
 local function run_leased(self)
   local target, step = self.target, self.step
   local started = self.started
@@ -167,10 +183,17 @@ function M.attempt(target, step, timeouts)
     return nil, err
   end
   failpoint("nontx.leased")
+  local ok
+  ok, err = await_orphans(target)
+  if not ok then
+    held:rollback()
+    held:close()
+    return nil, err
+  end
   local self = progress.read(target, step, timeouts)
   -- For the whole session, so that probes look where the statements work.
   local path = target:search_path()
-  local ok, _ = true, nil
+  local _
   if path and target.pooled then
     ok, err = nil, error_.new("migration", "a step without a transaction needs a search_path of its own, which "
       .. "a transaction pooler can't keep", { hint = "give a URL that goes to the server directly" })

@@ -175,21 +175,22 @@ function M:wait_for_lock(budget, name)
   return task.sleep(pause)
 end
 
---- Waits until nobody holds the target's lock, as long as --lock-wait says.
+--- Waits until nobody holds the target's lock (or another, by name), as long as --lock-wait says.
+---@param name? string
 ---@return true|nil
 ---@return moonbird.error? err
-function M:wait_until_free()
+function M:wait_until_free(name)
   local budget = { left = self.run.lock_wait }
   while true do
     -- An implicit transaction: the lock is released at once.
-    local results, err = self.session:batch { self.run.journal:try_lock_item(self.name) }
+    local results, err = self.session:batch { self.run.journal:try_lock_item(name or self.name) }
     if not results then
       return nil, err
     elseif results[1]:value(1, 1) then
       return true
     end
     local ok
-    ok, err = self:wait_for_lock(budget)
+    ok, err = self:wait_for_lock(budget, name)
     if not ok then
       return nil, err
     end
