@@ -22,7 +22,7 @@ M.HOME = "/home/ada"
 --- The pages with examples.
 M.PAGES = {
   "README.md", "docs/guide/tour.md", "docs/guide/lua-migrations.md", "docs/guide/sql-migrations.md",
-  "docs/guide/configuration.md", "docs/reference/db.md", "docs/reference/journal.md",
+  "docs/guide/policies.md", "docs/guide/configuration.md", "docs/reference/db.md", "docs/reference/journal.md",
 }
 
 local TIMEOUT_MS = 60000
@@ -150,7 +150,11 @@ local HIDDEN = { "DATABASE_URL", "MIGRATION_TIMEOUT_SECONDS", "NO_COLOR", "MOONB
   "MOONBIRD_FAILPOINT_TRACE", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS",
   "PGSSLMODE", "PGPASSFILE", "PGSERVICEFILE", "PGAPPNAME", "GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT",
   "CIRCLE_SHA1", "GIT_COMMIT", "GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID", "CIRCLE_WORKFLOW_ID",
-  "BUILD_TAG", "BUILD_ID" }
+  "BUILD_TAG", "BUILD_ID", "CI", "GITHUB_STEP_SUMMARY", "GITHUB_BASE_REF", "GITHUB_ACTIONS", "GIT_DIR", "LUA_PATH" }
+
+-- Commits of examples are Ada's, whatever the machine's own git is told.
+local GIT = { GIT_CONFIG_GLOBAL = "/dev/null", GIT_CONFIG_NOSYSTEM = "1", GIT_AUTHOR_NAME = "Ada",
+  GIT_AUTHOR_EMAIL = "ada@example.org", GIT_COMMITTER_NAME = "Ada", GIT_COMMITTER_EMAIL = "ada@example.org" }
 
 ---@class docs.runner
 ---@field root string throwaway folder that stands for M.HOME
@@ -171,6 +175,9 @@ local function sh(self, command)
   local env = { PATH = self.bin:match("^(.*)/[^/]*$") .. ":" .. (sys.getenv("PATH") or "") }
   for _, name in ipairs(HIDDEN) do
     env[name] = false
+  end
+  for name, value in pairs(GIT) do
+    env[name] = value
   end
   local child <close> = assert(process.spawn {
     file = "/bin/sh", args = { "-c", "exec 2>&1; " .. command }, env = env, cwd = self.cwd,

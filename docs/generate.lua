@@ -1,4 +1,5 @@
---- Writes the pages that are made from the source: docs/reference/errors.md and docs/reference/commands.md.
+--- Writes the pages that are made from the source: docs/reference/errors.md, docs/reference/commands.md, and the
+-- list of rules in docs/reference/policy.md.
 --
 --   moonbird-lua docs/generate.lua               writes them
 --   moonbird-lua docs/generate.lua --examples    runs the pages' examples and writes their real output
@@ -87,21 +88,39 @@ end
 local MORE = {
   init = "Never overwrites: what is there already is kept and said so.",
   new = "The version is the present time in UTC (14 digits); with `--sequential` it is one more than the "
-    .. "folder's newest, as wide.",
-  up = "Applied files that were changed are refused (exit 6), so are late ones without `--allow-out-of-order`. "
-    .. "See [transactions and locks](../internals/transactions-and-locks.md).",
-  down = "Takes back in the order of application, newest first. A migration without a down is refused.",
-  redo = "Takes back and applies the same migrations; other pending ones stay pending.",
+    .. "folder's newest, as wide. The file is entered in checksums.json, the "
+    .. "[ledger](../guide/policies.md#the-ledger), when the folder has one or is empty.",
+  renumber = "Renames the file, takes its entry in checksums.json along, and mends `completes` of others. A migration "
+    .. "that is merged into the main branch is refused. See [policies](../guide/policies.md#two-branches-one-version).",
+  up = "Applies expand migrations; contract ones wait for `--allow-contract` and, when they are contract-breaking, "
+    .. "`--allow-breaking` besides. What is newer than one that waits is applied all the same. The policy's gates "
+    .. "stop it (exit 6), its other findings are told; see [policies](../guide/policies.md#when). Applied files "
+    .. "that were changed are refused (exit 6), so are late ones without `--allow-out-of-order`. See [transactions and "
+    .. "locks](../internals/transactions-and-locks.md).",
+  down = "Takes back in the order of application, newest first. A migration without a down is refused. So is a "
+    .. "[protected environment](../guide/policies.md#protected-environments) without `--emergency`.",
+  redo = "Takes back and applies the same migrations; other pending ones stay pending. Refused before anything is "
+    .. "taken back when the way up would be.",
+  deploy = "For a pipeline. Every error of the policy stops it, with the history and the database at hand; then it "
+    .. "applies what is expand, as `up`, and verifies the status. See [policies](../guide/policies.md#in-a-pipeline).",
+  check = "Exit 6 when there is an error that is not waived. What could not be looked into is told: Lua functions, "
+    .. "statements that can't be parsed, rules whose facts are missing. See [policies](../guide/policies.md).",
+  ci = "Without `--url` on a throwaway PostgreSQL; a database that is given must be empty. Everything is rehearsed, "
+    .. "applied (contract migrations too), taken back and applied again, the catalog compared each time. See "
+    .. "[policies](../guide/policies.md#in-a-pipeline).",
+  policy = "`list` and `explain` show the rules as this environment sets them; all built-in ones are in "
+    .. "[policy](policy.md). `test` runs policies/*_test.lua. `facts` prints what a rule would see of a file.",
   status = "States: `applied`, `pending`, `changed` (the file was changed after it was applied), `missing` "
     .. "(applied, its file is gone), `late` (older than what is applied), `interrupted` (a run died inside a "
-    .. "migration that has no transaction; `moonbird up` goes on). With `--exit-code` the exit status is 4 when "
-    .. "something is pending, changed or missing.",
+    .. "migration that has no transaction; `moonbird up` goes on), `held` (a contract migration that `up` holds "
+    .. "back). With `--exit-code` the exit status is 4 when something is pending, changed or missing; what is held "
+    .. "back is not pending.",
   history = "Events of the journal, see [the journal](journal.md). `--verify` checks every target's hash chain and "
     .. "fails with `journal` when a row does not fit.",
   plan = "Changes nothing, makes no journal.",
   show = "Also says what the journal knows about the version.",
   create = "Connects to the server's database `postgres` for it. A database that is there already is no error.",
-  drop = "Refused without `--yes`. The server's own databases are never dropped.",
+  drop = "Refused without `--yes`, and in a protected environment. The server's own databases are never dropped.",
   wait = "For scripts that start a server. Exit 3 when the time is over.",
   baseline = "For a database that had the schema before moonbird: journals every pending migration up to VERSION "
     .. "as being there, runs nothing.",
@@ -115,14 +134,33 @@ local MORE = {
 }
 
 local STEP = "`version`, `id`, `file`, `direction`, `duration_ms`"
+local HELD = { "held", "what was held back: list of `version`, `id`, `file`, `reason`, `flags`" }
+
+-- What `check` gives, and `ci` and `deploy` as `policy`.
+local FOUND = {
+  { "findings", "list: `rule`, `group`, `severity`, `message`, `file`, `line`, `column`, `last_line`, `migration`, "
+    .. "`version` (text), `fix`, `excerpt`, `fingerprint`, `hard`, `gate`, `waived` (`reason`, `until`, `ticket`, "
+    .. "`file`, `line`)" },
+  { "not_checked", "list: `rule`, `needs`, `count`" }, { "opaque", "list: `file`, `line`, `reason`" },
+  { "waivers", "list: `rule`, `file`, `line`, `until`, `reason`, `ticket`, `state`, `used`, `version`" },
+  { "migrations", "number" }, { "errors", "number" }, { "warnings", "number" }, { "notes", "number" },
+  { "waived", "number" },
+}
 
 --- The fields of each command's --json object, beside command, ok and error; { name, meaning }.
 M.JSON = {
   init = { { "created", "list of paths" }, { "kept", "list of paths that were there already" } },
-  new = { { "created", "list with the path" }, { "version", "text" }, { "name", "as used in the file's name" } },
+  new = { { "created", "list with the path" }, { "version", "text" }, { "name", "as used in the file's name" },
+    { "ledger", "the checksums.json that has it now" } },
+  renumber = {
+    { "from", "version" }, { "to", "version" }, { "file", "`from`, `to`" },
+    { "finished", "true: the file had its new name already, only the rest was done" },
+    { "references", "list of `file`, `lines`: what said `completes` of it" }, { "ledgers", "list of paths" },
+    { "notes", "list of text" }, { "undo", "the commands that take it back" },
+  },
   up = {
     { "target", "`global`" }, { "run", "as in the journal" },
-    { "steps", "list of what was done, also before a failure: " .. STEP },
+    { "steps", "list of what was done, also before a failure: " .. STEP }, HELD,
     { "dry_run", "with `--dry-run`: true" }, { "rehearsed", "with `--dry-run`: list of `id`" },
     { "not_rehearsed", "with `--dry-run`: list of `id`, `reason`" },
   },
@@ -130,8 +168,9 @@ M.JSON = {
   status = {
     { "target", "`global`" },
     { "migrations", "list: `version`, `id`, `file`, `state`, `how` (event), `applied_at`, `duration_ms`, "
-      .. "`applied_by`, `phase`, `scope`, `failed` (`at`, `sqlstate`, `error`)" },
-    { "applied", "number" }, { "pending", "number" }, { "changed", "number" }, { "missing", "number" },
+      .. "`applied_by`, `phase`, `scope`, `failed` (`at`, `sqlstate`, `error`), `held` (`reason`, `flags`)" },
+    { "applied", "number" }, { "pending", "number" }, { "held", "number" }, { "changed", "number" },
+    { "missing", "number" },
   },
   history = {
     { "events", "list: the columns of the [journal](journal.md), and `duration_ms`" },
@@ -140,7 +179,26 @@ M.JSON = {
   plan = {
     { "target", "`global`" }, { "head", "newest ordinal of the target" }, { "plan", "hash" },
     { "steps", "list: `version`, `id`, `file`, `description`, `phase`, `scope`, `compatibility`, `transactional`, "
-      .. "`statements` (number; not for Lua), `reversible`" },
+      .. "`statements` (number; not for Lua), `reversible`" }, HELD,
+  },
+  deploy = {
+    { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP }, HELD,
+    { "status", "`applied`, `pending`, `missing`: numbers after the run" }, { "policy", "as the object of `check`" },
+  },
+  check = { table.unpack(FOUND) },
+  ci = {
+    { "stages", "list: `name` (`policy`, `apply`, `undo`, `second apply`, `status`), `ok`, `duration_ms`, `problems`, "
+      .. "`skipped` (why), and what each counts" },
+    { "policy", "as the object of `check`" },
+  },
+  policy = {
+    { "rules", "`list`: list of `id`, `group`, `title`, `severity`, `default_severity`, `source`, `options`, `needs`, "
+      .. "`moments`, `hard`, `gate`" },
+    { "rule", "`explain`: the same, and `explain`, `fix`, `seeds`, `examples`" },
+    { "tests", "`test`: list of `rule`, `file`, `kind`, `name`, `passed`, `why`" }, { "passed", "`test`: number" },
+    { "failed", "`test`: number" }, { "untested", "`test`: list of rules" },
+    { "waivers", "`waivers`: as of `check`" },
+    { "facts", "`facts`: of the migration, `up` and `down` with `statements`" },
   },
   show = {
     { "version", "number" }, { "id", "" }, { "file", "" }, { "kind", "`sql`, `lua`" }, { "checksum", "" },
@@ -170,6 +228,8 @@ M.JSON = {
     { "libpq", "" }, { "libuv", "" }, { "libpg_query", "" } },
 }
 M.JSON.down = M.JSON.up
+table.insert(M.JSON.check, { "ledger", "with `--update`: list of `file`, `written`, `added`, `changed`, `removed`, "
+  .. "`refused`" })
 
 local function argument_text(argument)
   local text = argument.name
@@ -262,12 +322,144 @@ With `--json` a command prints one object: its result, and always `command`, `ok
   return table.concat(out)
 end
 
+-- Rules ----------------------------------------------------------------------------------------------------
+
+local RULES_PAGE = "docs/reference/policy.md"
+local RULES_BEGIN = "<!-- rules: made by docs/generate.lua from lua/moonbird/policy/rules. Do not edit up to the end. "
+  .. "-->\n"
+local RULES_END = "<!-- end of rules -->"
+
+local GROUPS = {
+  registry = "The registry", immutability = "Immutability", phase = "Expand and contract",
+  reversibility = "Reversibility", shape = "Shape", documentation = "Documentation", security = "Security",
+  tenancy = "Tenancy", run_order = "Run order", waiver = "Waivers",
+}
+
+local NEEDS = {
+  history = "the target's history", git = "git (`--base REF`)", live = "a database", step = "a step that was run",
+  recording = "what a Lua function sent (`ci`, `up`, `deploy`)",
+}
+
+local MOMENTS = { check = "`check`", before = "before a step", after = "after a step" }
+
+local function lua_value(value)
+  if type(value) == "string" then
+    return ("%q"):format(value)
+  elseif type(value) ~= "table" then
+    return tostring(value)
+  end
+  local parts = {}
+  for i, item in ipairs(value) do
+    parts[i] = lua_value(item)
+  end
+  return #parts == 0 and "{}" or "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+local function sorted_keys(set)
+  local keys = {}
+  for key in pairs(set or {}) do
+    keys[#keys + 1] = key
+  end
+  table.sort(keys)
+  return keys
+end
+
+local function listed(list, names)
+  local parts = {}
+  for i, item in ipairs(list) do
+    parts[i] = names[item]
+  end
+  return table.concat(parts, ", ")
+end
+
+-- What an example's made-up facts come to.
+local SAID = {
+  ledger = { bad = "checksums.json says otherwise", good = "as checksums.json has it" },
+  history = { bad = "the journal says otherwise", good = "as the journal has it" },
+  git = { bad = "the base branch says otherwise", good = "the base branch agrees" },
+}
+
+--- An example as a block; those of the command line are no migrations.
+local function example_block(rule, kind)
+  local text = rule.examples[kind]
+  local with = rule.examples[kind .. "_with"] or {}
+  local notes = { with.file and ("`%s`"):format(with.file) }
+  for _, key in ipairs { "others", "options", "tenants", "ledger", "history", "git" } do
+    local value = with[key] or rule.examples[key]
+    local names = sorted_keys(type(value) == "table" and value or {})
+    for i, name in ipairs(names) do
+      names[i] = key == "options" and ("%s = %s"):format(name, lua_value(value[name])) or tostring(name)
+    end
+    if key == "others" and #names > 0 then
+      notes[#notes + 1] = "beside `" .. table.concat(names, "`, `") .. "`"
+    elseif key == "options" and #names > 0 then
+      notes[#notes + 1] = "where `" .. table.concat(names, ", ") .. "` is set"
+    elseif key == "tenants" and value then
+      notes[#notes + 1] = "where there are tenants"
+    elseif SAID[key] and value then
+      notes[#notes + 1] = SAID[key][kind]
+    end
+  end
+  local language = rule.examples.run and "text" or text:find("-- migrate:up", 1, true) and "sql" or "lua"
+  return ("%s%s:\n\n```%s\n%s\n```\n"):format(kind == "bad" and "Flagged" or "Clean",
+    #notes > 0 and (" (%s)"):format(table.concat(notes, ", ")) or "", language, (text:gsub("\n+$", "")))
+end
+
+local function rule_section(rule)
+  local out = { ("\n#### %s\n\n"):format(rule.id), rule.title:gsub("^%l", string.upper) .. ".\n\n" }
+  local facts = { rule.severity, "looked at: " .. listed(rule.moments or { "check", "before" }, MOMENTS) }
+  if #(rule.needs or {}) > 0 then
+    facts[#facts + 1] = "needs " .. listed(rule.needs, NEEDS)
+  end
+  facts[#facts + 1] = rule.gate and "stops `up` and `down` too" or nil
+  facts[#facts + 1] = rule.hard and "can't be waived" or nil
+  out[#out + 1] = ("*%s*\n\n%s\n"):format(table.concat(facts, "; "), (rule.explain:gsub("\n+$", "")))
+  if rule.fix then
+    out[#out + 1] = ("\nFix: %s\n"):format(rule.fix)
+  end
+  for i, name in ipairs(sorted_keys(rule.options)) do
+    local option = rule.options[name]
+    out[#out + 1] = ("%s- option `%s`, default `%s`: %s\n"):format(i == 1 and "\n" or "", name,
+      lua_value(option.default), option.help)
+  end
+  out[#out + 1] = "\n" .. example_block(rule, "bad") .. "\n" .. example_block(rule, "good")
+  return table.concat(out)
+end
+
+--- The page of rules: what is made, in the page as it is.
+---@return string
+function M.policy()
+  local rules = require("moonbird.policy.builtin").rules()
+  local out, group = { "\n| rule | severity | what holds |\n|---|---|---|\n" }, nil
+  for _, rule in ipairs(rules) do
+    out[#out + 1] = ("| [%s](#%s) | %s%s%s | %s |\n"):format(rule.id, rule.id, rule.severity,
+      rule.gate and ", gate" or "", rule.hard and ", hard" or "", cell(rule.title))
+  end
+  out[#out + 1] = "\nThe errors of a *gate* stop `up` and `down` too, all others only `check`, `ci` and `deploy`. A "
+    .. "*hard* rule can't be waived.\n"
+  for _, rule in ipairs(rules) do
+    if rule.group ~= group then
+      group = rule.group
+      assert(GROUPS[group], "docs/generate.lua does not know the group " .. group)
+      out[#out + 1] = ("\n### %s\n"):format(GROUPS[group])
+    end
+    out[#out + 1] = rule_section(rule)
+  end
+  out[#out + 1] = "\n"
+  local page = slurp(RULES_PAGE)
+  local _, before = page:find(RULES_BEGIN, 1, true)
+  local after = page:find(RULES_END, 1, true)
+  assert(before and after and before < after, RULES_PAGE .. " has lost the marks around its list of rules")
+  return page:sub(1, before) .. table.concat(out) .. page:sub(after)
+end
+
 -- Writing ------------------------------------------------------------------------------------------------
 
 --- The generated pages: path -> text.
 ---@return table<string, string>
 function M.pages()
-  return { ["docs/reference/errors.md"] = M.errors(), ["docs/reference/commands.md"] = M.commands() }
+  return { ["docs/reference/errors.md"] = M.errors(), ["docs/reference/commands.md"] = M.commands(),
+    [RULES_PAGE] = M.policy() }
 end
 
 local function write(path, text)

@@ -6,20 +6,28 @@
 ---@field down? string|fun(db: moonbird.db) the way back
 ---@field irreversible? string why there is no way back; instead of `down`
 ---@field description? string one line; `moonbird plan` shows it
----@field phase? "expand"|"contract" default "expand". Recorded and shown
----@field scope? "global"|"tenant" default "global". Recorded and shown
----@field compatibility? "backward_compatible"|"contract_breaking" default by phase. Recorded and shown
+---@field phase? "expand"|"contract" default "expand". `up` and `deploy` hold contract migrations back
+---@field scope? "global"|"tenant" default "global"
+---@field compatibility? "backward_compatible"|"contract_breaking" default by phase
 ---@field transaction? boolean default true; false for what can't run in a transaction
 ---@field timeouts? moonbird.migration.timeouts
----@field id? string a stable name of your own. Kept, not acted on yet
+---@field id? string a stable name of your own, unique among all migrations
 ---@field owner? string who to ask. `moonbird show` tells it
----@field purpose? string kept, not acted on yet
----@field rationale? string kept, not acted on yet
----@field tags? string[] kept, not acted on yet
----@field completes? integer|string|(integer|string)[] versions whose change this one ends. Reserved
+---@field purpose? string what it is for, where the description is too short for it
+---@field rationale? string why a contract migration may run now
+---@field data_preservation? string how data that is dropped or changed is kept
+---@field tags? string[] for people, and for rules of your own
+---@field completes? integer|string|(integer|string)[] of a contract migration: the versions it ends
 ---@field backfill? table reserved
 ---@field barrier? boolean reserved
----@field waivers? table[] reserved
+---@field waivers? moonbird.migration.waiver[] findings of the policy that somebody answers for
+
+--- A finding of the policy that is excused. docs/guide/policies.md.
+---@class moonbird.migration.waiver
+---@field rule string its id
+---@field reason string why, and who agreed
+---@field expires string "YYYY-MM-DD", the last day it holds
+---@field ticket? string
 
 --- Time limits of one migration: "400ms", "5s", "2m", "1h30m"; "0" for none.
 ---@class moonbird.migration.timeouts

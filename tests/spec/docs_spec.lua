@@ -71,11 +71,27 @@ describe("the documentation", function()
     end)
     run("init")
     run("new", "create_things", "--sql", "--sequential")
+    run("renumber", "1", "--to", "003")
+    run("renumber", "3", "--to", "001")
+    run("policy", "list")
+    run("policy", "explain", "owner")
+    run("policy", "test")
+    run("policy", "waivers")
+    run("policy", "facts", "migrations/001_create_things.sql")
+    run("check", "--update")
+    run("ci", "--no-undo")
+    helper.write(dir, {
+      ["migrations/001_create_things.sql"] = "-- description: things and what they are called\n-- phase: expand\n"
+        .. "-- scope: global\n-- compatibility: backward_compatible\n-- migrate:up\ncreate table things (id int);\n"
+        .. "-- migrate:down\ndrop table things;\n",
+    })
+    run("cluster", "start")
+    run("deploy")
+    run("down")
     helper.write(dir, {
       ["migrations/002_more.lua"] = "return { description = 'x', owner = 'o', irreversible = 'r', up = 'select 1' }",
       ["script.lua"] = "return function() return 0 end",
     })
-    run("cluster", "start")
     run("cluster", "status")
     run("cluster", "url")
     run("plan")

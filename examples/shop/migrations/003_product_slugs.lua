@@ -3,11 +3,13 @@
 local slug = require "lib.slug"
 
 return {
-  description = "readable addresses for products",
+  description = "Readable addresses for the products",
+  phase = "expand",
+  scope = "global",
+  compatibility = "backward_compatible",
+  data_preservation = "slug was empty",
 
   up = function(db)
-    db:exec "alter table product add column slug text"
-
     local taken = {}
     for product in db:rows "select id, name from product order by id" do
       local name = slug.of(product.name)
@@ -17,12 +19,7 @@ return {
       end
       db:exec("update product set slug = $1 where id = $2", name, product.id)
     end
-
-    db:exec [[
-      alter table product alter column slug set not null;
-      alter table product add constraint product_slug_key unique (slug);
-    ]]
   end,
 
-  down = "alter table product drop column slug",
+  down = "update product set slug = null where slug is not null",
 }

@@ -14,15 +14,14 @@ local function tier_of(spent)
 end
 
 return {
-  description = "loyalty tiers, from the orders so far",
+  description = "Loyalty tiers, from the orders so far",
+  phase = "expand",
+  scope = "global",
+  compatibility = "backward_compatible",
+  data_preservation = "every tier was bronze",
   timeouts = { lock = "2s" },
 
   up = function(db)
-    db:exec [[
-      create type loyalty as enum ('bronze', 'silver', 'gold');
-      alter table customer add column tier loyalty not null default 'bronze';
-    ]]
-
     local spent = {}
     for order in db:rows [[select customer_id, total_cents from "order"]] do
       spent[order.customer_id] = (spent[order.customer_id] or 0) + order.total_cents
@@ -37,8 +36,5 @@ return {
     db:log("%d customers have a tier", count)
   end,
 
-  down = [[
-    alter table customer drop column tier;
-    drop type loyalty;
-  ]],
+  down = "update customer set tier = 'bronze' where tier <> 'bronze'",
 }

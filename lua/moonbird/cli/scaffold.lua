@@ -2,10 +2,12 @@
 -- Printing is the caller's.
 local error_of = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
+local ledger = require "moonbird.policy.ledger"
 local name_of = require "moonbird.migration.name"
 local sys = require "moonbird.core.sys"
 local templates = require "moonbird.cli.templates"
 local text_util = require "moonbird.util.text"
+local version_of = require "moonbird.migration.version"
 
 local M = {}
 
@@ -14,6 +16,7 @@ local M = {}
 ---@field kept string[] what was there already
 ---@field version? string of `new`
 ---@field name? string of `new`, as used
+---@field ledger? string of `new`: the checksums.json that knows the file now
 ---@field notes string[] what the user should be told
 
 local function io_error(message)
@@ -87,70 +90,47 @@ function M.init(dir)
   return result
 end
 
---- The versions in a folder -> the highest as number and text; nil when there is none.
-local function highest(dir)
+--- Adds the versions in a folder to a list.
+local function collect_versions(dir, texts)
   local listing, message, code = fs.list(dir)
   if not listing then
     if code == "ENOENT" then
-      return nil
+      return true
     end
-    return nil, nil, io_error(message)
+    return nil, io_error(message)
   end
-  local best, text
   for _, listed in ipairs(listing) do
     -- loosely: also a file whose name is not quite right has taken its version
-    local digits = listed.type ~= "dir" and listed.name:match("^(%d+).*%.%a+$")
-    if digits and #digits <= name_of.MAX_DIGITS and listed.name:lower():match("%.sql$")
-      or digits and #digits <= name_of.MAX_DIGITS and listed.name:lower():match("%.lua$") then
-      local version = math.tointeger(tonumber(digits))
-      if not best or version > best then
-        best, text = version, digits
-      end
+    local digits, extension = listed.name:lower():match("^(%d+).*%.(%a+)$")
+    if digits and listed.type ~= "dir" and #digits <= name_of.MAX_DIGITS
+      and (extension == "sql" or extension == "lua") then
+      texts[#texts + 1] = digits
     end
   end
-  return best, text
+  return true
 end
 
-local function timestamp(now)
-  local t = sys.utc(now)
-  return ("%04d%02d%02d%02d%02d%02d"):format(t.year, t.month, t.day, t.hour, t.min, t.sec)
+--- A version higher than all in the folders -> version and a note, or nil and an error.
+local function next_version(taken, sequential, now)
+  local style = sequential and "sequential" or version_of.style(taken)
+  local version, said = version_of.next { taken = taken, now = now,
+    style = not sequential and style == "sequential" and "datetime" or style }
+  if not version then
+    return nil, error_of.new("migration_file",
+      ("no version can follow \"%s\": at most %d digits are possible"):format(said, name_of.MAX_DIGITS))
+  end
+  return version, said
 end
 
---- One after `text`, as wide.
-local function successor(version, text)
-  local next_text = ("%0" .. #text .. "d"):format(version + 1)
-  return #next_text <= name_of.MAX_DIGITS and next_text or nil
-end
-
-local function next_version(dirs, sequential, now)
-  local best, text
-  for _, dir in ipairs(dirs) do
-    local version, digits, err = highest(dir)
-    if err then
-      return nil, err
-    end
-    if version and (not best or version > best) then
-      best, text = version, digits
-    end
+--- Enters the new file in its folder's ledger. A folder that has migrations and no ledger does without.
+local function enter_in_ledger(result, folder, file, text, first)
+  local path, err = ledger.add(folder, file, sys.sha256(text), first)
+  if path then
+    result.ledger = path
+  elseif err then
+    result.notes[#result.notes + 1] = ("the file is not in %s yet: %s%s"):format(ledger.path(folder), err.message,
+      err.hint and "; " .. err.hint or "")
   end
-  local full = error_of.new("migration_file",
-    ("no version can follow \"%s\": at most %d digits are possible"):format(text or "", name_of.MAX_DIGITS))
-  if sequential then
-    local following = best and successor(best, text) or not best and "001" or nil
-    if not following then
-      return nil, full
-    end
-    return following
-  end
-  local version = timestamp(now)
-  if best and math.tointeger(tonumber(version)) <= best then
-    local following = successor(best, text)
-    if not following then
-      return nil, full
-    end
-    return following, ("the highest version in the folder is %s, so this is %s"):format(text, following)
-  end
-  return version
 end
 
 ---@class moonbird.scaffold.new_options
@@ -180,11 +160,16 @@ function M.new(options)
   if name ~= options.name then
     result.notes[#result.notes + 1] = ("the name is written \"%s\""):format(name)
   end
-  local dirs = {}
+  local dirs, taken, in_first = {}, {}, 0
   for i, dir in ipairs(options.dirs or { "migrations" }) do
     dirs[i] = text_util.join_path(options.dir or ".", dir)
+    local read, unread = collect_versions(dirs[i], taken)
+    if not read then
+      return nil, unread
+    end
+    in_first = i == 1 and #taken or in_first
   end
-  local version, note = next_version(dirs, options.sequential, options.now)
+  local version, note = next_version(taken, options.sequential, options.now)
   if not version then
     return nil, note
   end
@@ -192,13 +177,15 @@ function M.new(options)
   local file = ("%s_%s.%s"):format(version, name, options.sql and "sql" or "lua")
   local title = name:gsub("_", " "):gsub("^%l", string.upper)
   local template = options.sql and templates.sql_migration or templates.lua_migration
-  local ok, err = place(result, dirs[1], file, (template:gsub("@TITLE@", title)))
+  local text = template:gsub("@TITLE@", title)
+  local ok, err = place(result, dirs[1], file, text)
   if not ok then
     return nil, err
   end
   if #result.created == 0 then
     return nil, error_of.new("io", ("\"%s\" exists already"):format(result.kept[1]))
   end
+  enter_in_ledger(result, dirs[1], file, text, in_first == 0)
   result.version, result.name = version, name
   return result
 end

@@ -42,6 +42,11 @@ local function version(text)
   return math.tointeger(tonumber(text))
 end
 
+local function version_text(text)
+  local good, wrong = version(text)
+  return good and text, wrong -- its zeros count
+end
+
 M.GLOBAL = {
   { long = "env", short = "e", arg = "ENV", help = "environment of moonbird.lua to use" },
   { long = "url", short = "u", arg = "URL", help = "database to connect to (postgresql://..., embedded:)" },
@@ -68,6 +73,65 @@ local TO = { long = "to", arg = "V", convert = version, help = "stop at this ver
 local DRY_RUN = { long = "dry-run", help = "run it in one transaction, print every statement, roll back" }
 local OUT_OF_ORDER = { long = "allow-out-of-order", help = "apply migrations older than the newest applied" }
 
+local ALLOW_CONTRACT = { long = "allow-contract", help = "apply contract migrations too" }
+local ALLOW_BREAKING = { long = "allow-breaking", help = "apply contract-breaking ones, with --allow-contract" }
+local EMERGENCY = { long = "emergency", arg = "REASON",
+  help = "act on a protected environment all the same; the reason is journaled" }
+
+local OUTPUTS = {
+  { long = "sarif", arg = "FILE", help = "write the findings as SARIF 2.1.0" },
+  { long = "junit", arg = "FILE", help = "write the findings as JUnit XML" },
+  { long = "github", help = "print annotations for GitHub Actions, and write the step's summary" },
+}
+
+local function integer_from(low)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if not n or n < low then
+      return nil, ("\"%s\" is not a number from %d on"):format(text, low)
+    end
+    return n
+  end
+end
+
+local ALL = { long = "all", help = "list every tenant, not only those that need attention" }
+
+local CANARY = { long = "canary", arg = "SHARE", many = true,
+  help = "first these: a name, a number or P%; may be repeated for more waves" }
+
+-- Which tenants.
+local PICK = {
+  { long = "tenant", arg = "NAME", many = true,
+    help = "only this tenant: a name, a glob (acme*) or @label; may be repeated" },
+  { long = "all-tenants", help = "all tenants (the default where moonbird.lua has a source)" },
+  { long = "exclude", arg = "NAME", many = true, help = "not this tenant, as --tenant" },
+}
+
+-- How they are run.
+local ROLLOUT = {
+  { long = "jobs", arg = "N", convert = integer_from(1), help = "tenants at the same time (default 8)" },
+  CANARY,
+  { long = "max-failures", arg = "N|P%", help = "failed tenants that do not stop the run (default 0)" },
+  { long = "keep-going", help = "go on whatever fails" },
+  { long = "shard", arg = "I/N", help = "only the tenants of shard I (from 0) of N, for runners that share nothing" },
+}
+
+local CONTROL = { long = "control", arg = "URL",
+  help = "database that a fleet's runs are on (default: tenants.control of moonbird.lua, or the first database)" }
+
+-- Together with other processes.
+local FLEET = {
+  { long = "fleet", arg = "RUN", help = "make the run of this name, or join it: processes that share the tenants" },
+  CONTROL,
+}
+
+local function with(options, ...)
+  for _, group in ipairs { ... } do
+    table.move(group, 1, #group, #options + 1, options)
+  end
+  return options
+end
+
 local function steps(default)
   return { long = "steps", arg = "N", convert = count, help = "at most N migrations" .. (default or "") }
 end
@@ -85,22 +149,70 @@ M.COMMANDS = {
       { long = "sql", help = "write .sql (dbmate's format) instead of .lua" },
       { long = "sequential", help = "number on from the folder's newest, with its width" },
     } },
+  { name = "renumber", help = "give a migration that is not merged a new version",
+    args = { { name = "VERSION", key = "which", help = "its version, or its file" } },
+    options = { { long = "to", arg = "V", convert = version_text, help = "the new version (default: a free one)" } } },
   { name = "up", help = "apply the pending migrations",
-    options = with_times { TO, steps(), DRY_RUN, OUT_OF_ORDER } },
+    options = with_times(with({ TO, steps(), DRY_RUN, OUT_OF_ORDER, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY },
+      PICK, ROLLOUT, FLEET)) },
   { name = "down", help = "take back the newest migration (or more)",
-    options = with_times {
+    options = with_times(with({
       { long = "to", arg = "V", convert = version, help = "take back everything newer than V" },
-      steps(" (default 1)"), DRY_RUN } },
+      steps(" (default 1)"), DRY_RUN, EMERGENCY }, PICK, ROLLOUT)) },
   { name = "redo", help = "take back and apply again",
-    options = with_times { steps(" (default 1)") } },
+    options = with_times(with({ steps(" (default 1)"), ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY },
+      PICK, ROLLOUT)) },
+  { name = "deploy", help = "wait for the server, check, apply what is expand, verify: for a pipeline",
+    options = with_times(with({ TO, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY,
+      { long = "wait", arg = "TIME", convert = milliseconds, help = "how long to wait for the server (default 60s)" },
+      { long = "artifact", arg = "FILE", help = "write the run's diagnostics as JSON, also when it fails" },
+      { long = "sarif", arg = "FILE", help = "write the policy's findings as SARIF 2.1.0" },
+      { long = "junit", arg = "FILE", help = "write them as JUnit XML" },
+      { long = "github", help = "print them as annotations of GitHub, with a step summary" } }, PICK, ROLLOUT,
+      FLEET)) },
   { name = "status", help = "show what is applied and what is pending",
-    options = { { long = "exit-code", help = "exit 4 when something is pending or has drifted" } } },
+    options = with({ { long = "exit-code", help = "exit 4 when something is pending or has drifted" }, ALL }, PICK) },
   { name = "history", help = "show the journal, newest first",
-    options = {
+    options = with({
       { long = "limit", arg = "N", convert = count, help = "at most N events (default 20)" },
-      { long = "verify", help = "check the hash chain" } } },
+      { long = "verify", help = "check the hash chain" } }, PICK) },
   { name = "plan", help = "show what `up` would do, without doing it",
-    options = { TO, steps(), OUT_OF_ORDER } },
+    options = with({ TO, steps(), OUT_OF_ORDER, ALLOW_CONTRACT, ALLOW_BREAKING }, PICK, { CANARY }) },
+  { name = "tenant", help = "the tenants: list, status, add, drift, matrix, pin, unpin",
+    args = {
+      { name = "ACTION", key = "action", choices = { "list", "status", "add", "drift", "matrix", "pin", "unpin" },
+        help = "what to do" },
+      { name = "NAME", key = "name", optional = true, help = "add, pin, unpin: which tenant" } },
+    options = with({
+      { long = "schema", arg = "S", help = "add: its schema (default: its name)" },
+      { long = "label", arg = "K=V", many = true, help = "add: a label; may be repeated" },
+      { long = "to", arg = "V", convert = version, help = "pin: the newest version it may have" },
+      { long = "reason", arg = "TEXT", help = "pin, unpin: why, for the journal (required)" },
+      { long = "html", arg = "FILE", help = "matrix: write it as one HTML page" },
+      { long = "exit-code", help = "status: exit 4 when something is pending; drift: when there is drift" },
+      ALL, EMERGENCY }, PICK) },
+  { name = "check", help = "check the migrations against the policy, without a database",
+    args = { { name = "FILES", key = "files", many = true, help = "report on these only (default: all)" } },
+    options = {
+      { long = "base", arg = "REF", help = "compare with this branch or commit: nothing merged may change" },
+      { long = "update", help = "bring checksums.json up to date first" },
+      table.unpack(OUTPUTS) } },
+  { name = "ci", help = "prove the migrations on an empty database: check, apply, take back, apply again",
+    options = {
+      { long = "base", arg = "REF", help = "compare with this branch or commit, and apply what it has first" },
+      { long = "no-undo", help = "do not take back and apply again" },
+      { long = "artifact", arg = "FILE", help = "write the result as JSON, also when it fails" },
+      TIMES[#TIMES],
+      table.unpack(OUTPUTS) } },
+  { name = "policy", help = "the policy's rules: list, explain, test, waivers, facts",
+    args = {
+      { name = "ACTION", key = "action", choices = { "list", "explain", "test", "waivers", "facts" },
+        help = "what to do" },
+      { name = "SUBJECT", key = "subject", optional = true,
+        help = "explain: a rule's id; test: the folder of rules; facts: a migration's file" } },
+    options = {
+      { long = "tree", help = "facts: with the parse trees" },
+      { long = "junit", arg = "FILE", help = "test: write the results as JUnit XML" } } },
   { name = "show", help = "show one migration: its header, statements and history",
     args = { { name = "VERSION", key = "version", convert = version, help = "its version" } } },
   { name = "create", help = "create the database of the URL" },
@@ -123,9 +235,11 @@ M.COMMANDS = {
     args = { { name = "ACTION", key = "action", choices = { "start", "stop", "status", "url", "destroy" },
       help = "what to do" } },
     options = { { long = "yes", help = "really destroy" } } },
-  { name = "run", help = "run a Lua script with the engine's API",
-    args = { { name = "SCRIPT", key = "script", help = "a .lua file returning a function(db, ...)" },
-      { name = "ARGS", key = "script_args", many = true, help = "handed to the script" } } },
+  { name = "run", help = "run a Lua script with the engine's API; or list, show, pause, resume, cancel a fleet's run",
+    args = { { name = "SCRIPT", key = "script",
+        help = "a .lua file returning a function(db, ...); or list, show, pause, resume, cancel" },
+      { name = "ARGS", key = "script_args", many = true, help = "handed to the script; or the RUN" } },
+    options = { CONTROL } },
   { name = "completion", help = "print a completion script",
     args = { { name = "SHELL", key = "shell", choices = { "bash", "zsh", "fish" }, help = "for which shell" } } },
   { name = "version", help = "print the versions of moonbird and of what it stands on" },
@@ -155,6 +269,8 @@ local function add_option(parser, option)
   end
   if option.many and not option.arg then
     item:count("0-3"):init(0)
+  elseif option.many then
+    item:count("*")
   end
 end
 

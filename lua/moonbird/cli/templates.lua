@@ -16,7 +16,7 @@ return {
   environments = {
     -- development = { url = "embedded:" },
     -- staging     = { url = env("STAGING_DATABASE_URL") },
-    -- production  = { url = env("PRODUCTION_DATABASE_URL"), timeouts = { lock = "2s" } },
+    -- production  = { url = env("PRODUCTION_DATABASE_URL"), protected = true }, -- only `deploy`, by the pipeline
   },
   -- default_environment = "development",
 
@@ -36,6 +36,20 @@ return {
 
   -- The search_path of migrations (default: the server's).
   -- search_path = { "public" },
+
+  -- What `moonbird check` and `moonbird ci` compare with: nothing that is merged there may change.
+  -- git = { base = "origin/main" },
+
+  -- The rules: `moonbird policy list` shows them, `moonbird policy explain ID` tells why. Rules of your own stand in
+  -- policies/*.lua.
+  policy = {
+    -- enforce_after = 20250101000000,   -- older migrations are looked at for the history's sake only
+    rules = {
+      -- ["file-name"] = { preset = "14-digit" },
+      -- ["owner"] = { required = true },
+      -- ["slow-step"] = "off",
+    },
+  },
 }
 ]==]
 
@@ -55,12 +69,12 @@ M.gitignore = [==[
 ]==]
 
 M.workflow = [==[
-# Applies the migrations to an empty PostgreSQL for every change to them.
+# Checks the migrations of every change, and proves them on a throwaway PostgreSQL.
 name: migrations
 
 on:
   pull_request:
-    paths: ["migrations/**", "moonbird.lua", ".github/workflows/migrations.yml"]
+    paths: ["migrations/**", "policies/**", "moonbird.lua", ".github/workflows/migrations.yml"]
   push:
     branches: [main]
 
@@ -68,24 +82,18 @@ jobs:
   migrations:
     runs-on: ubuntu-latest
     container: debian:bookworm
-    services:
-      postgres:
-        image: postgres:15
-        env:
-          POSTGRES_PASSWORD: postgres
-        options: >-
-          --health-cmd pg_isready --health-interval 2s --health-timeout 5s --health-retries 30
-    env:
-      DATABASE_URL: postgres://postgres:postgres@postgres:5432/postgres
     steps:
-      - name: Install what moonbird is built with
+      - name: Install what moonbird is built with, and PostgreSQL
         run: |
           apt-get update
           apt-get install -y --no-install-recommends build-essential ca-certificates cmake git \
             libcjson-dev liblua5.4-dev libpg-query-dev libpq-dev libssl-dev libuv1-dev lua-argparse \
-            lua5.4 ninja-build pkg-config
+            lua5.4 ninja-build pkg-config postgresql
 
+      # All of the history: what is merged is compared with what is here.
       - uses: actions/checkout@v4
+        with:
+          fetch-depth: 0
 
       # The repository variable MOONBIRD_REPOSITORY names where moonbird's source is (owner/name).
       - uses: actions/checkout@v4
@@ -99,22 +107,35 @@ jobs:
           cmake --build .moonbird/build
           cmake --install .moonbird/build
 
-      - name: Wait for the server
-        run: moonbird wait --timeout 60
+      - name: Let git read the checkout, which belongs to somebody else
+        run: git config --global --add safe.directory "$GITHUB_WORKSPACE"
 
-      - name: Rehearse
-        run: moonbird up --dry-run
+      - name: Test the project's own rules
+        run: moonbird policy test
 
-      - name: Apply
-        run: moonbird up
+      # The rules, without a database; and nothing that is merged may change.
+      - name: Check
+        if: github.event_name == 'pull_request'
+        run: moonbird check --base "origin/$GITHUB_BASE_REF" --github
 
-      - name: A second run has nothing to do
-        run: |
-          moonbird up
-          moonbird status --exit-code
+      # On a throwaway PostgreSQL of its own: checked, applied, taken back, applied again.
+      - name: Prove
+        if: github.event_name == 'pull_request'
+        run: moonbird ci --base "origin/$GITHUB_BASE_REF" --artifact .artifacts/ci.json
 
-      - name: The history's hash chain is whole
-        run: moonbird history --verify
+      - name: Prove what is merged
+        if: github.event_name == 'push'
+        run: moonbird ci --artifact .artifacts/ci.json
+
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with:
+          name: migrations
+          path: .artifacts
+          include-hidden-files: true
+
+      # Before a release, with the database of `production`:
+      #   moonbird -e production deploy --artifact .artifacts/deploy.json
 ]==]
 
 M.lua_migration = [==[
@@ -127,10 +148,12 @@ M.lua_migration = [==[
 -- up, down and the journal's row commit together, or not at all. Instead of a function, up and down may be
 -- a string of SQL.
 return {
-  description = "@TITLE@",
+  description = "@TITLE@",      -- say in a sentence what it is for
 
-  -- phase = "expand",          -- or "contract": removes what an older release still uses
-  -- scope = "global",          -- or "tenant": runs once for each tenant
+  phase = "expand",             -- or "contract": removes what an older release still uses
+  scope = "global",             -- or "tenant": runs once for each tenant
+  compatibility = "backward_compatible", -- or "contract_breaking": the older release fails once it is applied
+
   -- transaction = true,        -- false for CREATE INDEX CONCURRENTLY and the like
   -- timeouts = { lock = "5s", statement = "1m" },
 
@@ -151,6 +174,9 @@ return {
 
 M.sql_migration = [==[
 -- description: @TITLE@
+-- phase: expand
+-- scope: global
+-- compatibility: backward_compatible
 --
 -- What cannot run in a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ...) goes into a migration of its
 -- own that starts with `-- migrate:up transaction:false`.

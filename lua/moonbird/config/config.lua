@@ -11,6 +11,7 @@ local lua_source = require "moonbird.util.lua_source"
 local nearest = require "moonbird.util.nearest"
 local sandbox = require "moonbird.core.sandbox"
 local schema = require "moonbird.config.schema"
+local tenant_sources = require "moonbird.config.tenant_sources"
 local text_util = require "moonbird.util.text"
 local url_of = require "moonbird.config.url"
 
@@ -35,7 +36,7 @@ local settings = {
   { path = { "limits", "instructions" }, variables = { "MOONBIRD_MAX_INSTRUCTIONS" }, read = "count" },
   { path = { "limits", "memory" }, variables = { "MOONBIRD_MAX_MEMORY" }, read = "bytes" },
   { path = { "search_path" }, variables = { "MOONBIRD_SEARCH_PATH" }, read = "names" },
-  { path = { "policy" } },
+  { path = { "policy" }, merge = true },
   { path = { "tenants" } },
   { path = { "backfill" } },
   { path = { "protected" } },
@@ -118,7 +119,9 @@ local function run_file(text, shown, env)
     end
     return nil, error_of.with(err, { file = shown })
   end
-  local environment = sandbox.environment { extra = { env = env_function(env, unset) } }
+  local environment = sandbox.environment { extra = {
+    env = env_function(env, unset), tenants = tenant_sources.constructors(),
+  } }
   local chunk, err = sandbox.load(text, shown, environment)
   if not chunk then
     return fail(err)
@@ -203,6 +206,21 @@ local function default_folders(dir)
   return { "migrations" }
 end
 
+--- An environment's table over the file's, key by key; a list replaces the other.
+local function merged(below, above)
+  if type(below) ~= "table" or type(above) ~= "table" or #below > 0 or #above > 0 then
+    return above
+  end
+  local result = {}
+  for key, value in pairs(below) do
+    result[key] = value
+  end
+  for key, value in pairs(above) do
+    result[key] = merged(result[key], value)
+  end
+  return result
+end
+
 local function resolve(config, file, chosen, flags)
   for _, setting in ipairs(settings) do
     local shown = table.concat(setting.path, ".")
@@ -212,6 +230,9 @@ local function resolve(config, file, chosen, flags)
     end
     if value == nil then
       value, origin = get(file, setting.path), config.file
+    end
+    if setting.merge and chosen and get(chosen, setting.path) ~= nil and get(file, setting.path) ~= nil then
+      value = merged(get(file, setting.path), value)
     end
     if value == nil then
       local err

@@ -21,9 +21,10 @@ local count = 0
 ---@param st table the statement within the text
 ---@param params table
 ---@param n integer number of parameters
+---@param record? moonbird.recorder shown each batch before the script sees it
 ---@return function|nil iterator returns a row (table by column name) or nil at the end; raises on errors
 ---@return table|moonbird.error handle with close(), for a loop that is left early; or the error
-function M.open(session, text, st, params, n)
+function M.open(session, text, st, params, n, record)
   if not READS[st.tag] then
     return nil, error_.new("script", ("db:rows streams queries, not %s"):format(st.tag),
       { hint = "use db:query for statements that return a few rows" })
@@ -45,6 +46,7 @@ function M.open(session, text, st, params, n)
   local open = true
   local ahead -- the fetch under way
   local rows -- the result being given out
+  local recorded
 
   local function fetch()
     ahead = { size = size }
@@ -81,6 +83,9 @@ function M.open(session, text, st, params, n)
     end
     rows, ahead = ahead.result, nil
     local total = rows:count()
+    if record then
+      recorded = record:answered(rows, recorded)
+    end
     if total == asked then
       local weight = math.max(1, rows:memory() // total)
       size = math.max(1, math.min(MOST, size * 4, BATCH_BYTES // weight))

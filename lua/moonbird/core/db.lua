@@ -66,6 +66,7 @@ end
 ---@field script? boolean no managed transaction around: statements commit on their own, atomic() is one
 ---@field log fun(level: string, message: string)
 ---@field observe? fun(text: string, st: table) told of each statement before it is sent
+---@field record? moonbird.recorder told of each statement before it is sent, and of what scripts read
 
 --- Makes the object. Its methods may be called with a colon.
 ---@param options moonbird.db.options
@@ -77,7 +78,15 @@ function M.new(options)
     return (managed and statement.run or statement.send)(session, text, st, params, count)
   end
   local observe = options.observe or function() end
+  local record = options.record
   local depth = 0
+
+  local function announce(text, st, params, count)
+    observe(text, st)
+    if record then
+      record:statement(text, st, params, count)
+    end
+  end
 
   local function check_params(params, count)
     if (count or 0) > MAX_PARAMS then
@@ -95,7 +104,7 @@ function M.new(options)
 
   local function execute(text, st, params, count)
     check_params(params, count)
-    observe(text, st)
+    announce(text, st, params, count)
     local result, err = run(text, st, params, count)
     if err then
       raise(err, text, st)
@@ -105,7 +114,11 @@ function M.new(options)
 
   local function one_result(what, text, ...)
     local st = single(text, what)
-    return execute(text, st, { ... }, select("#", ...))
+    local result = execute(text, st, { ... }, select("#", ...))
+    if record and result then
+      record:answered(result)
+    end
+    return result
   end
 
   local api = {}
@@ -150,9 +163,10 @@ function M.new(options)
 
   function api.rows(_, text, ...)
     local st = single(text, "rows")
-    check_params({ ... }, select("#", ...))
-    observe(text, st)
-    local iterator, handle = cursor.open(session, text, st, { ... }, select("#", ...))
+    local params, n = { ... }, select("#", ...)
+    check_params(params, n)
+    announce(text, st, params, n)
+    local iterator, handle = cursor.open(session, text, st, params, n, record)
     if not iterator then
       raise(handle, text, st)
     end
@@ -176,7 +190,7 @@ function M.new(options)
     if session:state() == "idle" and not options.script then
       raise(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }))
     end
-    observe(text, st)
+    announce(text, st)
     local _, err = session:query(text:sub(st.first, st.last))
     if err then
       raise(err, text, st)
@@ -235,11 +249,12 @@ function M.new(options)
 
   function api.copy_out(_, text)
     local st = copy_statement(text, "copy_out", "out", "COPY ... TO stdout")
-    observe(text, st)
+    announce(text, st)
     local _, err = session:query(text:sub(st.first, st.last))
     if err then
       raise(err, text, st)
     end
+    local first = record
     return function()
       if session:state() ~= "copy_out" then
         return nil
@@ -247,6 +262,10 @@ function M.new(options)
       local chunk, get_err = session:copy_get()
       if get_err then
         raise(get_err)
+      end
+      if first and chunk then
+        first:copied(chunk)
+        first = nil
       end
       return chunk
     end

@@ -5,6 +5,7 @@
 local sql = require "moonbird.native.sql"
 local json = require "moonbird.native.json"
 local error_ = require "moonbird.core.error"
+local literal = require "moonbird.core.literal"
 
 ---@class moonbird.journal
 ---@field schema string
@@ -19,7 +20,11 @@ M.SELF = "@journal"
 ---@param schema string
 ---@return moonbird.journal
 function M.new(schema)
-  return setmetatable({ schema = schema, quoted = sql.ident(schema) }, M)
+  local quoted = sql.ident(schema)
+  return setmetatable({ schema = schema, quoted = quoted, texts = {
+    enter = ("select %s.enter($1, $2)"):format(quoted),
+    record = ("select %s.record($1, $2, $3::jsonb)"):format(quoted),
+  } }, M)
 end
 
 local function absent(err)
@@ -35,8 +40,8 @@ end
 ---@field open table[] events no later one of the same version settles: failures, half-done steps
 
 -- Columns of an applied version: what a plan needs, and what is only shown.
-local BRIEF = "target, version, version_text, id, checksum, applies, ordinal, applied_ordinal"
-local FULL = BRIEF .. ", name, phase, scope, compatibility, event, applied_by, engine, "
+local BRIEF = "target, version, version_text, id, checksum, applies, ordinal, applied_ordinal, phase, scope"
+local FULL = BRIEF .. ", name, compatibility, event, applied_by, engine, "
   .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms, "
   .. "(extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms"
 
@@ -120,7 +125,7 @@ end
 ---@param head integer
 ---@return table item for session:batch
 function M:enter_item(target, head)
-  return { ("select %s.enter($1, $2)"):format(self.quoted), target, head }
+  return { self.texts.enter, target, head }
 end
 
 --- The same as SQL text.
@@ -148,11 +153,10 @@ end
 --- The statement that appends an event.
 ---@param target string
 ---@param ordinal integer the ordinal it must get
----@param event table columns of the journal; `detail` a table
+---@param event table|string columns of the journal, `detail` a table; or the same as JSON
 ---@return table item for session:batch
 function M:record_item(target, ordinal, event)
-  return { ("select %s.record($1, $2, $3::jsonb)"):format(self.quoted), target, ordinal,
-    json.encode(event) }
+  return { self.texts.record, target, ordinal, type(event) == "string" and event or json.encode(event) }
 end
 
 --- The same as SQL text, for blocks that are sent whole.
@@ -212,13 +216,13 @@ function M:holder(session, target)
   return result:row(1)
 end
 
---- Events of one target or of all, newest first.
+--- Events of some targets or of all, newest first.
 ---@param session moonbird.session
----@param target? string
+---@param targets? string[]
 ---@param limit? integer
 ---@return table[]|nil
 ---@return moonbird.error? err
-function M:history(session, target, limit)
+function M:history(session, targets, limit)
   local result, err = session:query(([[
     select seq, target, ordinal, event, applies, version, version_text, id, name, direction, phase, scope,
            compatibility, checksum, outcome, to_char(started_at at time zone 'UTC',
@@ -226,8 +230,8 @@ function M:history(session, target, limit)
            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as finished_at,
            (extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms, applied_by,
            os_user, host, git_commit, ci_run, engine, run, plan, sqlstate, error, detail, prev_hash, hash
-    from %s.journal where ($1::text is null or target = $1) and target <> '@journal'
-    order by seq desc limit $2]]):format(self.quoted), { target, limit }, 2)
+    from %s.journal where ($1::text[] is null or target = any($1)) and target <> '@journal'
+    order by seq desc limit $2]]):format(self.quoted), { targets and literal.array(targets), limit }, 2)
   if not result then
     if absent(err) then
       return {}

@@ -49,13 +49,15 @@ end
 
 --- Asks whether a server accepts connections, without logging in.
 ---@param params table<string, string> libpq keywords
+---@param seconds integer the longest to wait for an answer
 ---@return true|nil
 ---@return moonbird.error? err code "connect"
-function M.ping(params)
-  local keywords = { connect_timeout = "5" }
+function M.ping(params, seconds)
+  local keywords = {}
   for k, v in pairs(params) do
     keywords[k] = v
   end
+  keywords.connect_timeout = tostring(seconds)
   return conn.new():ping(keywords)
 end
 

@@ -35,7 +35,10 @@ local function read_server(target)
 end
 
 --- The time limits of a step: flag, migration, environment, in that order.
-local function timeouts_of(run, migration)
+---@param run moonbird.run
+---@param migration table
+---@return { lock: integer, statement: integer, lock_total: integer } milliseconds
+function M.timeouts(run, migration)
   local timeouts = config.timeouts(run.config, migration)
   timeouts.lock_total = run.config.timeouts.lock_total
   return timeouts
@@ -84,7 +87,7 @@ end
 ---@return moonbird.error? err
 function M.step(target, step, budget)
   local run = target.run
-  local timeouts = timeouts_of(run, step.migration)
+  local timeouts = M.timeouts(run, step.migration)
   while true do
     local ok, err
     if step.transactional then
@@ -109,9 +112,33 @@ function M.step(target, step, budget)
   end
 end
 
+--- Keeps what is known of the target's state in step with what was committed.
+---@param target moonbird.target
+---@param step moonbird.step
+function M.note_applied(target, step)
+  local migration = step.migration
+  target.state.applied[migration.version] = step.direction == "up" and { version = migration.version,
+    version_text = migration.version_text, id = migration.id, checksum = migration.checksum, applies = true,
+    phase = migration.phase, ordinal = target.head, applied_ordinal = target.head } or nil
+end
+
+--- Runs one step once: no waiting for the target's lock, no second attempt.
+---@param target moonbird.target
+---@param step moonbird.step
+---@param timeouts { lock: integer, statement: integer, lock_total: integer }
+---@return true|nil
+---@return moonbird.error? err
+function M.once(target, step, timeouts)
+  if step.transactional then
+    return require("moonbird.exec.transactional").attempt(target, step, timeouts)
+  end
+  return require("moonbird.exec.nontransactional").attempt(target, step, timeouts)
+end
+
 local function run_steps(target, steps, budget, done)
+  local gate = target.run.gate
   for _, step in ipairs(steps) do
-    local err = target.run:expired() or task.take_cancel()
+    local err = target.run:expired() or task.take_cancel() or gate and gate:step(target, step)
     if err then
       return nil, err
     end
@@ -130,23 +157,41 @@ local function run_steps(target, steps, budget, done)
     end
     target.run.report:step_done(step, took)
     done[#done + 1] = { step = step, duration_ms = took }
+    M.note_applied(target, step)
+    err = gate and gate:after(target, step, took)
+    if err then
+      return nil, err
+    end
   end
   local err = task.take_cancel()
   return err == nil, err
 end
 
---- What `up` would do now.
+--- Loads those that are late: a contract that was held back is not refused for being older.
+local function excuse_contracts(comparison)
+  if #comparison.out_of_order > 0 then
+    local late, err = registry.load_all(comparison.out_of_order)
+    if not late then
+      return nil, err
+    end
+    plan.excuse_contracts(comparison, late)
+  end
+  return true
+end
+
+--- What `up` would do now. `comparison.held` tells what it holds back.
 ---@param target moonbird.target
 ---@param entries table[] the registry
----@param options { to?: integer, steps?: integer, allow_out_of_order?: boolean }
+---@param options { to?: integer, steps?: integer, allow_out_of_order?: boolean, allow?: table }
 ---@return moonbird.step[]|nil
 ---@return moonbird.error? err
 ---@return moonbird.comparison|nil
 function M.plan_up(target, entries, options)
   local comparison = plan.compare(entries, target.state)
-  local err = plan.unknown(options.to, comparison, false) or plan.half_reverted(target.state)
+  local ok, err = excuse_contracts(comparison)
+  err = err or plan.unknown(options.to, comparison, false) or plan.half_reverted(target.state)
     or plan.refusal(comparison, options)
-  if err then
+  if not ok or err then
     return nil, err
   end
   local migrations
@@ -154,6 +199,7 @@ function M.plan_up(target, entries, options)
   if not migrations then
     return nil, err
   end
+  migrations, comparison.held = plan.hold_back(migrations, options)
   return plan.steps(migrations, "up", target.name, target.head), nil, comparison
 end
 
@@ -219,6 +265,35 @@ local function tell_missing(run, comparison)
     #missing > NAMED and (" and %d more"):format(#missing - NAMED) or ""))
 end
 
+--- Says once what is held back.
+---@param run moonbird.run
+---@param comparison moonbird.comparison
+function M.tell_held(run, comparison)
+  local held = comparison.held or {}
+  if #held == 0 or run.told_held then
+    return
+  end
+  run.told_held = true
+  for i = 1, math.min(#held, NAMED) do
+    local item = held[i]
+    run.report:print(("%s %s (%s): %s applies it"):format(run.report.out.yellow("held back"), item.migration.id,
+      item.reason, item.flags))
+  end
+  if #held > NAMED then
+    run.report:print(("and %d more are held back"):format(#held - NAMED))
+  end
+end
+
+--- Holds steps against the policy before anything is touched -> err. A plan made anew may have others.
+local function vet(target, steps, entries, vetted)
+  local gate, new = target.run.gate, false
+  for _, step in ipairs(steps) do
+    new = new or not vetted[step.migration.version]
+    vetted[step.migration.version] = true
+  end
+  return gate and new and gate:before(target, steps, entries) or nil
+end
+
 --- Runs a direction to its end on a target, re-planning when another runner changes the history.
 ---@param target moonbird.target
 ---@param entries table[]
@@ -234,12 +309,14 @@ function M.run(target, entries, direction, options)
   local planner = direction == "up" and M.plan_up or M.plan_down
   local wanted = options.steps or (direction == "down" and not options.to and 1) or nil
   local ok, err
+  local vetted = {} -- versions the policy has looked at, as far as files tell
   while true do
     local left = { to = options.to, steps = wanted and wanted - #done,
-      only = options.only, allow_out_of_order = options.allow_out_of_order }
+      only = options.only, allow_out_of_order = options.allow_out_of_order, allow = options.allow }
     if not target.state.exists then
       -- Files are read and checked before anything is made on the server.
-      local _, early = planner(target, entries, left)
+      local early_steps, early = planner(target, entries, left)
+      early = early or vet(target, early_steps, entries, vetted)
       if early then
         return nil, early, done
       end
@@ -255,9 +332,16 @@ function M.run(target, entries, direction, options)
       break
     end
     tell_missing(run, comparison)
+    M.tell_held(run, comparison)
+    target.held = comparison.held
     run.report:plan(target, steps)
     if #steps == 0 then
       ok = true
+      break
+    end
+    err = vet(target, steps, entries, vetted)
+    if err then
+      ok = nil
       break
     end
     if not target.deadlock_timeout then

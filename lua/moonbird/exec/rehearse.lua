@@ -46,15 +46,22 @@ end
 function M.run(target, entries, direction, options)
   local report = target.run.report
   local planner = direction == "up" and apply.plan_up or apply.plan_down
-  local steps, err = planner(target, entries, options)
+  local steps, err, comparison = planner(target, entries, options)
   if not steps then
     return nil, err
   end
   local result = { target = target.name, dry_run = true, rehearsed = json.array {},
     not_rehearsed = json.array {} }
+  target.held = comparison.held
+  apply.tell_held(target.run, comparison)
   if #steps == 0 then
-    report:print("nothing to do")
+    report:print(#(comparison.held or {}) > 0 and "nothing else to do" or "nothing to do")
     return result
+  end
+  local gate = target.run.gate
+  err = gate and gate:before(target, steps, entries)
+  if err then
+    return nil, err
   end
   local ok
   ok, err = begin(target)
@@ -72,7 +79,14 @@ function M.run(target, entries, direction, options)
     else
       report:show_statements(true)
       report:print(report.out.bold("-- " .. id .. " (" .. direction .. ")"))
+      if gate then
+        gate:attach(target, step)
+      end
       ok, err = transactional.run_body(target, step)
+      if ok and step.vet then
+        err = step.vet()
+        ok = err == nil
+      end
       if ok then
         ok, err = leave(target)
       end

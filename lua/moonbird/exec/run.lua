@@ -104,7 +104,7 @@ function M.new(options)
     engine = embedded.version,
     run = self.id,
   }
-  if options.timeout_ms then
+  if options.timeout_ms and options.timeout_ms > 0 then -- 0 is no limit, as everywhere
     self.deadline = task.now() + options.timeout_ms
   end
   return self

@@ -150,6 +150,7 @@ function M.run(self, fn)
     observe = function(text, st)
       target.run.report:statement(self.step, text, st)
     end,
+    record = self.step.begin_recording and self.step.begin_recording(),
   }
   local limits = target.run.config.limits or {}
   local ok, err = sandbox.run { fn = fn, args = { handle }, name = self.step.migration.file,

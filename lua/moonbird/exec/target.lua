@@ -53,6 +53,15 @@ function M.open(run, spec)
   return self
 end
 
+--- A target on a session that is open already, its state known: one of many tenants of a database.
+---@param run moonbird.run
+---@param spec { name: string, schema?: string, vars?: table, session: moonbird.session, state: table }
+---@return moonbird.target
+function M.adopt(run, spec)
+  return setmetatable({ run = run, name = spec.name, schema = spec.schema, vars = spec.vars or {}, unflushed = false,
+    session = spec.session, state = spec.state, head = spec.state.head }, M)
+end
+
 --- Opens the session anew, e.g. after it was lost.
 ---@return true|nil
 ---@return moonbird.error? err
@@ -93,26 +102,32 @@ function M:too_new(known)
   return self.run.journal:too_new(self.session, self.state, known)
 end
 
---- The calls that settle how a step's transaction runs, and their parameters.
+-- The settings of a step's transaction in their order; the texts that set them are the same for all targets.
+local texts = {}
+
+local function settings_text(names, last)
+  local calls = {}
+  for i, name in ipairs(names) do
+    calls[i] = ("set_config('%s', $%d, true)"):format(name, i)
+  end
+  calls[#calls + 1] = last and last:gsub("%$(%d)", function(n)
+    return "$" .. math.tointeger(#names + n)
+  end) or nil
+  return "select " .. table.concat(calls, ", ")
+end
+
+--- The settings' values as an item for session:batch, which lacks its text; and what the text depends on.
 local function settings(self, timeouts, durable)
-  local names = {
-    { "lock_timeout", ("%dms"):format(timeouts.lock or 0) },
-    { "statement_timeout", ("%dms"):format(timeouts.statement or 0) },
-    { "idle_in_transaction_session_timeout", "0" },
-  }
+  local item = { false, ("%dms"):format(timeouts.lock or 0), ("%dms"):format(timeouts.statement or 0), "0" }
+  local names = { "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout" }
   if not durable then
-    names[#names + 1] = { "synchronous_commit", "off" }
+    names[4], item[5] = "synchronous_commit", "off"
   end
   local path = self:search_path()
   if path then
-    names[#names + 1] = { "search_path", path }
+    names[#names + 1], item[#item + 1] = "search_path", path
   end
-  local calls, item = {}, {}
-  for i, pair in ipairs(names) do
-    calls[i] = ("set_config('%s', $%d, true)"):format(pair[1], i)
-    item[i + 1] = pair[2]
-  end
-  return calls, item
+  return item, names, (durable and "d" or "-") .. (path and "p" or "-")
 end
 
 --- The statement that settles how a step's transaction runs, transaction-locally.
@@ -121,8 +136,9 @@ end
 ---       is ordered, so a crash of the server loses the step and its row together)
 ---@return table item for session:batch
 function M:settings_item(timeouts, durable)
-  local calls, item = settings(self, timeouts, durable)
-  item[1] = "select " .. table.concat(calls, ", ")
+  local item, names, key = settings(self, timeouts, durable)
+  texts[key] = texts[key] or settings_text(names)
+  item[1] = texts[key]
   return item
 end
 
@@ -131,15 +147,12 @@ end
 ---@param durable boolean
 ---@return table item for session:batch
 function M:enter_item(timeouts, durable)
-  local calls, item = settings(self, timeouts, durable)
+  local item, names, key = settings(self, timeouts, durable)
   local enter = self.run.journal:enter_item(self.name, self.head)
-  -- `item` still lacks its first element, the text: its values stand at 2 and on.
-  local before = #calls
-  calls[before + 1] = enter[1]:gsub("^select ", ""):gsub("%$(%d)", function(n)
-    return "$" .. math.tointeger(before + n)
-  end)
-  table.move(enter, 2, #enter, before + 2, item)
-  item[1] = "select " .. table.concat(calls, ", ")
+  key = key .. enter[1]
+  texts[key] = texts[key] or settings_text(names, (enter[1]:gsub("^select ", "")))
+  item[1] = texts[key]
+  table.move(enter, 2, #enter, #item + 1, item)
   return item
 end
 

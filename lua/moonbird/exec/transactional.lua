@@ -7,6 +7,7 @@
 local db = require "moonbird.core.db"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
+local json = require "moonbird.core.json"
 local position = require "moonbird.core.position"
 local sandbox = require "moonbird.core.sandbox"
 local statement = require "moonbird.core.statement"
@@ -33,7 +34,19 @@ function M.done_event(target, step)
     checksum = step.migration.checksum,
     outcome = "done",
     plan = step.plan,
+    detail = step.describe and step.describe() or nil,
   }
+end
+
+--- The same as JSON: made once for all targets that share the step.
+local function done_json(target, step)
+  local shared = step.shared or step
+  local event = shared.event
+  if not event then
+    event = json.encode(M.done_event(target, step))
+    shared.event = event
+  end
+  return event
 end
 
 --- The statements of all blocks of a SQL step.
@@ -58,7 +71,10 @@ end
 
 --- Whether a step may run in a pipeline's implicit transaction: plain statements only, because CALL and
 --- DO could commit there and LOCK or SAVEPOINT need a block of their own.
-local function pipelined(target, body)
+---@param target moonbird.target
+---@param body table
+---@return boolean
+function M.pipelined(target, body)
   if body.kind ~= "sql" or target.awaited_only then
     return false
   end
@@ -95,7 +111,7 @@ local function run_pipeline(target, step, timeouts)
     items[i + 1] = { step.body.text:sub(st.first, st.last) }
     run.report:statement(step, step.body.text, st)
   end
-  items[#items + 1] = run.journal:record_item(target.name, target.head + 1, M.done_event(target, step))
+  items[#items + 1] = run.journal:record_item(target.name, target.head + 1, done_json(target, step))
   failpoint("step.before_send")
   local results, err = target.session:batch(items)
   failpoint("step.after_send")
@@ -127,6 +143,7 @@ function M.run_body(target, step)
         target.run.report:statement(step, text, st)
         failpoint("step.statement")
       end,
+      record = step.begin_recording and step.begin_recording(),
     }
     local limits = target.run.config.limits or {}
     local ok, err = sandbox.run {
@@ -213,6 +230,9 @@ local function run_awaited(target, step, timeouts)
   ok, err = M.run_body(target, step)
   if ok then
     err = M.unfit(target)
+    if not err and step.vet then
+      err = step.vet()
+    end
     ok = err == nil
   end
   if ok then
@@ -261,7 +281,7 @@ end
 ---@return moonbird.error? err
 function M.attempt(target, step, timeouts)
   local ok, err
-  if pipelined(target, step.body) then
+  if M.pipelined(target, step.body) then
     ok, err = run_pipeline(target, step, timeouts)
   else
     ok, err = run_awaited(target, step, timeouts)

@@ -136,13 +136,17 @@ M.keys = {
   description = text, phase = one_of("phase"), scope = one_of("scope"),
   compatibility = one_of("compatibility"), transaction = boolean, timeouts = timeouts, up = step,
   down = step, irreversible = text, completes = versions, backfill = a_table, barrier = boolean,
-  waivers = list_of_tables, owner = text, purpose = text, rationale = text, id = text, tags = tags,
+  waivers = list_of_tables, owner = text, purpose = text, rationale = text, data_preservation = text, id = text,
+  tags = tags,
 }
 
---- Fills in what was not said. A contract migration counts as breaking until it says otherwise.
+--- Fills in what was not said; `declared` tells what was. A contract migration counts as breaking until it
+--- says otherwise.
 ---@param fields table
 ---@return table fields itself
 function M.defaults(fields)
+  fields.declared = { phase = fields.phase ~= nil, scope = fields.scope ~= nil,
+    compatibility = fields.compatibility ~= nil }
   fields.phase = fields.phase or "expand"
   fields.scope = fields.scope or "global"
   fields.compatibility = fields.compatibility

@@ -8,6 +8,10 @@ local text_util = require "moonbird.util.text"
 
 local M = {}
 
+-- Loading a file makes a table. Many files of a stranger's branch are loaded one after the other, so none may
+-- compute for a minute, as its functions may.
+local LOADING = { instructions = 50000000, memory = 64 << 20, seconds = 10 }
+
 --- Reads modules for `require`, but only files that really lie below the folder: a link could lead
 --- anywhere.
 local function module_reader(shown_folder, real_folder)
@@ -83,12 +87,13 @@ local function run(entry, options)
     return nil, { file = err.file, line = err.line, message = err.message, hint = err.hint }
   end
   local ok, value = sandbox.run {
-    fn = chunk, name = entry.file, instructions = limits.instructions, memory = limits.memory,
+    fn = chunk, name = entry.file, instructions = limits.instructions or LOADING.instructions,
+    memory = limits.memory or LOADING.memory, seconds = LOADING.seconds,
   }
   if not ok then
     -- after a tail call (`return require "x"`) no line of the script is left on the stack, and the place
     -- is one in the engine, which tells the author nothing
-    local own = value.file and not value.file:find("^moonbird/")
+    local own = value.file and not value.file:find("^moonbird/") and not value.file:find("^%(load")
     return nil, {
       file = own and value.file or entry.file, line = own and value.line or nil,
       column = own and value.column or nil, message = value.message, hint = value.hint,

@@ -78,8 +78,20 @@ local function is_file(dir_path, name, type_name)
   return not found or found.type == "file" -- a dangling link is a file that can't be read
 end
 
+local function below(path, folder)
+  local real = fs.realpath(folder)
+  return real ~= nil and path:sub(1, #real + 1) == (real == "/" and "" or real) .. "/"
+end
+
+--- Whether a link leads to a file that is neither the project's nor in the folder: errors show lines of files, and
+--- a link in somebody's branch could lead to any file of the machine that checks it.
+local function leads_out(dir_path, name, root)
+  local real = fs.realpath(text_util.join_path(dir_path, name))
+  return real and not below(real, root) and not below(real, dir_path)
+end
+
 --- Lists one folder -> entries that lack the checksum, and the files' names (same order).
-local function list_folder(dir, dir_path, problems)
+local function list_folder(dir, dir_path, root, problems)
   local listing, types, code = fs.names(dir_path)
   if not listing then
     if code == "ENOENT" then
@@ -97,6 +109,9 @@ local function list_folder(dir, dir_path, problems)
   for i, name in ipairs(listing) do
     local digits, base, kind = split(name)
     local problem = not digits and name_of.problem(name)
+    if digits and types[i] == "link" and leads_out(dir_path, name, root) then
+      digits, problem = nil, { message = "it is a link that leads out of the project" }
+    end
     if (digits or problem) and is_file(dir_path, name, types[i]) then
       local shown = file_prefix .. name
       if digits then
@@ -117,7 +132,7 @@ end
 
 local function scan_folder(dir, root, entries, problems)
   local dir_path = text_util.join_path(root, dir)
-  local listed, files = list_folder(dir, dir_path, problems)
+  local listed, files = list_folder(dir, dir_path, root, problems)
   if not listed then
     return nil, files
   end
@@ -163,6 +178,7 @@ local function find_duplicates(entries, problems)
         file = entry.file,
         message = ("version %s is taken by \"%s\""):format(entry.version_text, before.file),
         hint = "give one of them a new version (`moonbird new` makes one)",
+        duplicate = true,
       }
     end
   end

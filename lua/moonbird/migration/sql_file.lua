@@ -5,6 +5,7 @@
 --   -- compatibility: contract_breaking           -- irreversible: reason
 --   -- timeouts: lock=2s statement=5m             -- owner: ...   -- rationale: ...   -- tags: a, b
 --   -- completes: 20250101000000                  -- id: ...      -- barrier: false
+--   -- data_preservation: ...
 local duration = require "moonbird.util.duration"
 local header = require "moonbird.migration.header"
 local nearest = require "moonbird.util.nearest"
@@ -63,7 +64,7 @@ end
 
 local readers = {
   description = as_text, purpose = as_text, owner = as_text, rationale = as_text, id = as_text,
-  irreversible = as_text, phase = read_choice("phase"), scope = read_choice("scope"),
+  irreversible = as_text, data_preservation = as_text, phase = read_choice("phase"), scope = read_choice("scope"),
   compatibility = read_choice("compatibility"), timeouts = read_timeouts, completes = read_versions,
   barrier = read_boolean, tags = text_util.list,
 }

@@ -70,6 +70,42 @@ local function problem_list(code, message, hint, items, text)
   return error_.new(code, message, { problems = problems, hint = hint })
 end
 
+--- Why a migration is not applied in this run; nil when it may be.
+---@param migration table loaded
+---@param allow { contract?: boolean, breaking?: boolean }
+---@return string? reason
+---@return string? flags that would let it through
+function M.held(migration, allow)
+  if migration.phase ~= "contract" then
+    return nil -- an expand migration that says it breaks is refused, not held back: see the rule "compatibility"
+  end
+  local breaking = migration.compatibility == "contract_breaking"
+  local missing = {}
+  if not allow.contract then
+    missing[#missing + 1] = "--allow-contract"
+  end
+  if breaking and not allow.breaking then
+    missing[#missing + 1] = "--allow-breaking"
+  end
+  if #missing > 0 then
+    return breaking and "contract, breaking" or "contract", table.concat(missing, " ")
+  end
+end
+
+--- Takes contract migrations out of those that are late: they are held back on purpose while newer ones go on.
+---@param comparison moonbird.comparison
+---@param migrations table[] loaded
+function M.excuse_contracts(comparison, migrations)
+  local contracts, late = {}, {}
+  for _, migration in ipairs(migrations) do
+    contracts[migration.version] = migration.phase == "contract"
+  end
+  for _, entry in ipairs(comparison.out_of_order) do
+    late[#late + 1] = not contracts[entry.version] and entry or nil
+  end
+  comparison.out_of_order = late
+end
+
 --- Why an `up` may not go on: changed files, or late ones.
 ---@param comparison moonbird.comparison
 ---@param options { allow_out_of_order?: boolean }
@@ -135,16 +171,13 @@ function M.unknown(version, comparison, only_applied)
     { hint = "`moonbird status` lists them" .. (only_applied and "; --to 0 takes everything back" or "") })
 end
 
---- The pending entries that an `up` is to run.
+--- The pending entries that an `up` is to look at, whatever their phase.
 ---@param comparison moonbird.comparison
----@param options { to?: integer, steps?: integer, only?: table<integer, boolean> }
+---@param options { to?: integer, only?: table<integer, boolean> }
 ---@return table[] entries
 function M.select_up(comparison, options)
   local chosen = {}
   for _, entry in ipairs(comparison.pending) do
-    if options.steps and #chosen >= options.steps then
-      break
-    end
     if (not options.to or entry.version <= options.to)
       and (not options.only or options.only[entry.version]) then
       chosen[#chosen + 1] = entry
@@ -153,14 +186,32 @@ function M.select_up(comparison, options)
   return chosen
 end
 
+--- Parts what may run from what is held back.
+---@param migrations table[] loaded, in order
+---@param options { steps?: integer, allow?: { contract?: boolean, breaking?: boolean } }
+---@return table[] runnable
+---@return { migration: table, reason: string, flags: string }[] held
+function M.hold_back(migrations, options)
+  local runnable, held = {}, {}
+  for _, migration in ipairs(migrations) do
+    local reason, flags = M.held(migration, options.allow or {})
+    if reason then
+      held[#held + 1] = { migration = migration, reason = reason, flags = flags }
+    elseif not options.steps or #runnable < options.steps then
+      runnable[#runnable + 1] = migration
+    end
+  end
+  return runnable, held
+end
+
 --- The applied items that a `down` is to take back, newest application first.
 ---@param comparison moonbird.comparison
----@param options { to?: integer, steps?: integer } `to` stays applied itself
+---@param options { to?: integer, steps?: integer, only?: table<integer, boolean> } `to` stays applied itself
 ---@return table[] items { entry, row }
 function M.select_down(comparison, options)
   local items = {}
   for _, item in ipairs(comparison.applied) do
-    if not options.to or item.row.version > options.to then
+    if (not options.to or item.row.version > options.to) and (not options.only or options.only[item.row.version]) then
       items[#items + 1] = item
     end
   end

@@ -88,6 +88,16 @@ local function live(self, text)
   end
 end
 
+--- Shows a line that the next one replaces; nothing where stderr is no terminal.
+---@param text string
+function M:live(text)
+  local columns = sys.columns(2) or 80
+  if style_of.width(text) >= columns then
+    text = text:sub(1, utf8.offset(text, columns) - 1)
+  end
+  live(self, text)
+end
+
 --- A line of the log.
 ---@param level "error"|"warn"|"notice"|"info"|"debug"|"trace"
 ---@param message string

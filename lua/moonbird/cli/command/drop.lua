@@ -2,6 +2,7 @@
 local create = require "moonbird.cli.command.create"
 local error_ = require "moonbird.core.error"
 local sql = require "moonbird.core.sql"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -11,6 +12,10 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
+  local _, gate, refused = up.gate(args)
+  if not gate then
+    return nil, refused
+  end
   return create.with_maintenance(args, report, function(admin, name)
     if not args.yes then
       return nil, error_.new("usage", ("this would drop database %q with everything in it"):format(name),

@@ -1,20 +1,37 @@
 --- moonbird history
+local clean = require "moonbird.report.clean"
 local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local style = require "moonbird.report.style"
+local tenants = require "moonbird.cli.tenants.common"
 local times = require "moonbird.report.times"
 local text = require "moonbird.util.text"
 
 local M = {}
 
 local WORDS = { apply = "applied", revert = "reverted", fail = "failed", start = "started", unit = "unit",
-  baseline = "baseline", repair = "repaired" }
+  baseline = "baseline", repair = "repaired", pin = "pinned", unpin = "unpinned" }
+
+--- What an auditor asks for: why it was let through.
+local function excuses(detail)
+  local list = {}
+  if detail.emergency then
+    list[1] = "emergency: " .. detail.emergency
+  end
+  for _, item in ipairs(detail.waivers or {}) do
+    list[#list + 1] = ("waived %s: %s"):format(item.rule, item.reason)
+  end
+  return table.concat(list, "; ")
+end
 
 local function unit_note(row)
+  if row.event == "pin" then
+    return ("to %d: %s"):format(row.detail.to, row.detail.reason)
+  end
   if row.event ~= "unit" then
-    return row.error or (row.detail and row.detail.reason) or ""
+    return row.error or (row.detail and (row.detail.reason or excuses(row.detail))) or ""
   end
   return ("%d %s%s"):format(row.detail.unit, row.outcome, row.detail.statement and (": " .. row.detail.statement)
     or "")
@@ -23,17 +40,70 @@ end
 local function print_rows(report, rows)
   local out = report.out
   local colours = { fail = out.red, apply = out.green, revert = out.yellow }
-  local lines = {}
+  local lines, named = {}, false
   for _, row in ipairs(rows) do
+    named = named or row.target ~= "global"
+  end
+  for i, row in ipairs(rows) do
     local colour = colours[row.event] or out.dim
-    lines[#lines + 1] = {
+    local line = {
       times.human(row.finished_at), colour(WORDS[row.event]),
       row.id or row.version_text or "", row.duration_ms and duration.format(row.duration_ms) or "",
       row.applied_by .. (row.host and ("@" .. row.host) or ""),
-      row.git_commit and row.git_commit:sub(1, 10) or "-", unit_note(row),
+      row.git_commit and row.git_commit:sub(1, 10) or "-", clean.line(unit_note(row)),
     }
+    if named then
+      table.insert(line, 2, row.target)
+    end
+    lines[i] = line
   end
   report:write(style.columns(lines))
+end
+
+--- The names of a survey's tenants, by their database.
+local function rows_of_tenants(run, survey, limit)
+  local rows = {}
+  for _, database in ipairs(survey.databases) do
+    local names = {}
+    for i, tenant in ipairs(database.tenants) do
+      names[i] = tenant.name
+    end
+    local list, err
+    if names[1] then
+      list, err = survey:with_session(database, function(session)
+        return run.journal:history(session, names, limit)
+      end)
+      if not list then
+        return nil, err
+      end
+      table.move(list, 1, #list, #rows + 1, rows)
+    end
+    survey:close() -- one connection at a time
+  end
+  if #survey.databases > 1 then
+    table.sort(rows, function(a, b)
+      if a.finished_at ~= b.finished_at then
+        return a.finished_at > b.finished_at
+      end
+      return a.seq > b.seq
+    end)
+  end
+  return table.move(rows, 1, math.min(limit, #rows), 1, {})
+end
+
+--- The events of chosen tenants. One that is no tenant any more is found by its name in the journal.
+local function of_tenants(args, run, target, settings, limit)
+  local rows, err = tenants.with_survey(args, run, target, settings, nil, function(survey)
+    return rows_of_tenants(run, survey, limit)
+  end)
+  if not rows and (err.code == "usage" or err.code == "config") and args.tenant and #args.tenant > 0 then
+    local gone, failed = run.journal:history(target.session, args.tenant, limit)
+    if gone and gone[1] then
+      return gone
+    end
+    err = failed or err
+  end
+  return rows, err
 end
 
 --- Shows the journal, or checks its chain.
@@ -42,7 +112,15 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  return project.with_target(args, report, {}, function(run, target)
+  local conf, settings, err
+  conf, err = project.config(args)
+  if conf then
+    settings, err = tenants.settings(conf, args)
+  end
+  if err then
+    return nil, err
+  end
+  return project.with_target(args, report, { config = conf }, function(run, target)
     if args.verify then
       local problems, failure = run.journal:verify(target.session)
       if not problems then
@@ -61,7 +139,12 @@ function M.run(args, report)
       report:write("every row follows from the one before it\n")
       return { verified = true }
     end
-    local rows, failure = run.journal:history(target.session, nil, args.limit or 20)
+    local rows, failure
+    if tenants.some(args) then
+      rows, failure = of_tenants(args, run, target, settings, args.limit or 20)
+    else
+      rows, failure = run.journal:history(target.session, nil, args.limit or 20)
+    end
     if not rows then
       return nil, failure
     end

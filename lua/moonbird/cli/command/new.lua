@@ -23,7 +23,11 @@ function M.run(args, report)
     return nil, err
   end
   init.tell(report, result)
-  return { created = json.array(result.created), version = result.version, name = result.name }
+  if result.ledger then
+    report:print(report.out.dim("ledger  ") .. result.ledger)
+  end
+  return { created = json.array(result.created), version = result.version, name = result.name,
+    ledger = result.ledger }
 end
 
 return M

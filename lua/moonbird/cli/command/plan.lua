@@ -4,7 +4,9 @@ local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local style = require "moonbird.report.style"
+local tenants = require "moonbird.cli.tenants.common"
 local text = require "moonbird.util.text"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -25,12 +27,25 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  return project.with_target(args, report, { files = true }, function(_, target, entries)
-    local steps, failure = apply.plan_up(target, entries, { to = args.to, steps = args.steps,
-      allow_out_of_order = args.allow_out_of_order })
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, err
+  end
+  local settings
+  settings, err = tenants.settings(conf, args)
+  if err then
+    return nil, err
+  elseif settings then
+    return require("moonbird.cli.tenants.plan").run(args, report, conf, settings)
+  end
+  local allow = tenants.allow(conf, args)
+  return project.with_target(args, report, { config = conf, files = true }, function(_, target, entries)
+    local steps, failure, comparison = apply.plan_up(target, entries, { to = args.to, steps = args.steps,
+      allow_out_of_order = args.allow_out_of_order, allow = allow })
     if not steps then
       return nil, failure
     end
+    target.held = comparison.held
     local list, rows, out = json.array {}, {}, report.out
     for i, step in ipairs(steps) do
       local migration = step.migration
@@ -44,12 +59,18 @@ function M.run(args, report)
         count and text.count(count, "statement") or "Lua", migration.down and "" or out.yellow("no down"),
         out.dim(migration.description or "") }
     end
+    for _, item in ipairs(target.held) do
+      rows[#rows + 1] = { "-", out.dim(item.migration.id), item.migration.phase, out.yellow("held back"), "", "",
+        out.dim(("(%s) %s applies it"):format(item.reason, item.flags)) }
+    end
     report:write(style.columns(rows))
     local _, hash = plan.steps({}, "up", target.name, target.head)
     hash = steps[1] and steps[1].plan or hash
-    report:write(#steps == 0 and "nothing to do: the database is up to date\n"
+    report:write(#steps == 0 and (#target.held > 0 and "nothing else to do\n"
+      or "nothing to do: the database is up to date\n")
       or ("%s to apply on %s (plan %s)\n"):format(text.count(#steps, "migration"), target.name, hash:sub(1, 12)))
-    return { target = target.name, head = target.head, plan = hash, steps = list }
+    return { target = target.name, head = target.head, plan = hash, steps = list,
+      held = up.held_data(target) }
   end)
 end
 

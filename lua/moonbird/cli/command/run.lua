@@ -1,4 +1,4 @@
---- moonbird run SCRIPT.lua [ARGS]
+--- moonbird run SCRIPT.lua [ARGS], and run list|show|pause|resume|cancel RUN of a fleet
 local db = require "moonbird.core.db"
 local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
@@ -6,6 +6,8 @@ local project = require "moonbird.cli.project"
 local sandbox = require "moonbird.core.sandbox"
 
 local M = {}
+
+local WORDS = { list = true, show = true, pause = true, resume = true, cancel = true }
 
 local function load_script(path, report)
   local text, message = fs.read(path)
@@ -43,6 +45,8 @@ function M.run(args, report)
   local conf, err = project.config(args)
   if not conf then
     return nil, err
+  elseif WORDS[args.script] and not fs.stat(args.script) then
+    return require("moonbird.cli.fleet_runs").run(args, report, conf)
   end
   local fn
   fn, err = load_script(args.script, report)

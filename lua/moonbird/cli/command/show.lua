@@ -73,7 +73,7 @@ function M.run(args, report)
     end
   end
   return project.with_target(args, report, { config = conf }, function(run, target)
-    local rows, failure = run.journal:history(target.session, target.name, 1000)
+    local rows, failure = run.journal:history(target.session, { target.name }, 1000)
     if not rows then
       return nil, failure
     end

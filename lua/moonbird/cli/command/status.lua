@@ -4,7 +4,9 @@ local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
+local registry = require "moonbird.migration.registry"
 local style = require "moonbird.report.style"
+local tenants = require "moonbird.cli.tenants.common"
 local times = require "moonbird.report.times"
 
 local M = {}
@@ -25,13 +27,33 @@ local function open_by_version(state)
   return open
 end
 
+--- The pending migrations that `up` holds back here, by version, and the pending contracts; a file that can't be
+--- read is none of them.
+local function held_versions(conf, comparison)
+  local raw = conf.policy or {}
+  local allow = { contract = raw.allow_contract == true, breaking = raw.allow_breaking == true }
+  local held, contracts = {}, {}
+  for _, entry in ipairs(comparison.pending) do
+    local migration = registry.load(entry)
+    local reason, flags
+    if migration then
+      reason, flags = plan.held(migration, allow)
+      contracts[#contracts + 1] = migration
+    end
+    held[entry.version] = reason and { reason = reason, flags = flags } or nil
+  end
+  return held, contracts
+end
+
 local function collect(target, entries)
   local comparison = plan.compare(entries, target.state)
   local open = open_by_version(target.state)
+  local held, contracts = held_versions(target.run.config, comparison)
   local changed, late, items = {}, {}, json.array {}
   for _, item in ipairs(comparison.changed) do
     changed[item.row.version] = true
   end
+  plan.excuse_contracts(comparison, contracts)
   for _, entry in ipairs(comparison.out_of_order) do
     late[entry.version] = true
   end
@@ -49,7 +71,9 @@ local function collect(target, entries)
     local left = open[entry.version]
     items[#items + 1] = {
       version = entry.version, id = entry.id, file = entry.file,
-      state = left and left.started and "interrupted" or late[entry.version] and "late" or "pending",
+      state = left and left.started and "interrupted" or held[entry.version] and "held"
+        or late[entry.version] and "late" or "pending",
+      held = held[entry.version],
       failed = left and left.failed and {
         at = times.iso(left.failed.finished_ms), sqlstate = left.failed.sqlstate, error = left.failed.error,
       } or nil,
@@ -58,7 +82,11 @@ local function collect(target, entries)
   table.sort(items, function(a, b)
     return a.version < b.version
   end)
-  return comparison, items
+  local count = 0
+  for _ in pairs(held) do
+    count = count + 1
+  end
+  return comparison, items, count
 end
 
 local NOTES = {
@@ -71,17 +99,56 @@ local NOTES = {
 local function print_items(report, items)
   local out = report.out
   local colours = { applied = out.green, pending = out.yellow, changed = out.red, missing = out.red,
-    late = out.red, interrupted = out.red }
+    late = out.red, interrupted = out.red, held = out.dim }
   local rows = {}
   for _, item in ipairs(items) do
     local note = NOTES[item.state] or ""
     if item.failed then
       note = ("last failed %s: %s"):format(times.human(item.failed.at), item.failed.error or "")
     end
+    if item.state == "held" then
+      note = ("%s: %s applies it"):format(item.held.reason, item.held.flags)
+    end
     rows[#rows + 1] = { colours[item.state](item.state), item.id, times.human(item.applied_at) or "",
       item.duration_ms and out.dim(duration.format(item.duration_ms)) or "", note }
   end
   report:write(style.columns(rows))
+end
+
+--- The global target: shows it -> its data, and whether something is to be done.
+local function show(report, target, entries)
+  local comparison, items, held = collect(target, entries)
+  local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
+  print_items(report, items)
+  if #items > 0 then
+    report:write("\n")
+  end
+  local pending = #comparison.pending - held
+  report:write(("Applied: %d\nPending: %d\n"):format(#comparison.applied, pending))
+  if held > 0 then
+    report:write(("Held back: %d\n"):format(held))
+  end
+  return { target = target.name, migrations = items, applied = #comparison.applied,
+    pending = pending, held = held, changed = #comparison.changed, missing = #comparison.missing },
+    pending + drift > 0
+end
+
+--- The same and the tenants; only these where some are named.
+local function show_tenants(args, report, run, target, entries, settings)
+  return tenants.with_survey(args, run, target, settings, nil, function(survey)
+    local overview, global = tenants.overview(survey, target, entries, tenants.allow(run.config, args))
+    if not overview then
+      return nil, global
+    end
+    local result, open = { target = target.name }, false
+    if not tenants.some(args) then
+      result, open = show(report, target, global)
+    end
+    local report_of = require "moonbird.report.overview"
+    report_of.print(report, overview, args.all)
+    result.tenants = report_of.data(overview, args.all)
+    return result, nil, open or report_of.open(overview)
+  end)
 end
 
 --- Shows what is applied and what is pending. Changes nothing.
@@ -90,20 +157,25 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  return project.with_target(args, report, { files = true, full = true }, function(_, target, entries)
-    local comparison, items = collect(target, entries)
-    local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
-    print_items(report, items)
-    if #items > 0 then
-      report:write("\n")
+  local conf, settings, err
+  conf, err = project.config(args)
+  if conf then
+    settings, err = tenants.settings(conf, args)
+  end
+  if err then
+    return nil, err
+  end
+  return project.with_target(args, report, { config = conf, files = true, full = true }, function(run, target, entries)
+    local result, failure, open
+    if settings then
+      result, failure, open = show_tenants(args, report, run, target, entries, settings)
+    else
+      result, open = show(report, target, entries)
     end
-    report:write(("Applied: %d\nPending: %d\n"):format(#comparison.applied, #comparison.pending))
-    local result = { target = target.name, migrations = items, applied = #comparison.applied,
-      pending = #comparison.pending, changed = #comparison.changed, missing = #comparison.missing }
-    if args.exit_code and #comparison.pending + drift > 0 then
+    if result and args.exit_code and open then
       result.exit_status = error_.status(error_.new("pending", ""))
     end
-    return result
+    return result, failure
   end)
 end
 

@@ -1,0 +1,138 @@
+--- moonbird deploy: what a pipeline runs before a release. Waits for the server, holds every rule against what
+-- is true there, applies what is expand, and sees that nothing is left; anything else ends it with an error.
+local apply = require "moonbird.exec.apply"
+local artifact_of = require "moonbird.exec.artifact"
+local await = require "moonbird.exec.await"
+local checking = require "moonbird.cli.checking"
+local duration = require "moonbird.util.duration"
+local error_ = require "moonbird.core.error"
+local plan = require "moonbird.plan.plan"
+local project = require "moonbird.cli.project"
+local task = require "moonbird.core.task"
+local text = require "moonbird.util.text"
+local up = require "moonbird.cli.command.up"
+
+local M = {}
+
+local WAIT_MS = 60000
+
+--- Nothing that should be there may be missing, and nothing changed.
+local function verify(target, entries, to)
+  local ok, err = target:refresh()
+  if not ok then
+    return nil, err
+  end
+  local comparison = plan.compare(entries, target.state)
+  local held = {}
+  for _, item in ipairs(target.held or {}) do
+    held[item.migration.version] = true
+  end
+  local left = {}
+  for _, entry in ipairs(comparison.pending) do
+    if not held[entry.version] and not (to and entry.version > to) then
+      left[#left + 1] = { file = entry.file, message = entry.id .. " is still pending" }
+    end
+  end
+  for _, item in ipairs(comparison.changed) do
+    left[#left + 1] = { file = item.entry.file, message = item.entry.id .. " was changed after it was applied" }
+  end
+  if #left > 0 then
+    return nil, error_.new("pending", "the database is not where the files want it", { problems = left,
+      hint = "another runner at work? `moonbird status` tells" })
+  end
+  return { applied = #comparison.applied, pending = #comparison.pending, missing = #comparison.missing }
+end
+
+local function work(args, report, artifact, conf, gate)
+  return function(run, target, entries)
+    run.gate = gate
+    if artifact then
+      artifact:where(conf, run, target.session:parameter("server_version"))
+    end
+    if conf.tenants then
+      return require("moonbird.cli.fleet").up(args, report, run, target, entries, gate)
+    end
+    local started = task.now()
+    local done, err, so_far = apply.run(target, entries, "up", { to = args.to, allow = gate.allow })
+    local result = { target = target.name, run = run.id, steps = up.done_data(so_far or done or {}),
+      held = up.held_data(target) }
+    if not done then
+      return result, err
+    end
+    result.status, err = verify(target, entries, args.to)
+    if err then
+      return result, err
+    end
+    report:print(("deployed: %s applied in %s, %d held back"):format(text.count(#done, "migration"),
+      duration.format(task.now() - started), #result.held))
+    return result
+  end
+end
+
+local function deploy(args, report, artifact)
+  local conf, gate, err, refused = up.gate(args)
+  if conf and artifact then
+    artifact:where(conf)
+  end
+  if not gate then
+    return nil, err, refused
+  end
+  args.gate = gate
+  if conf.url.kind ~= "embedded" then
+    local bound = conf.timeouts.run and conf.timeouts.run > 0 and conf.timeouts.run or nil
+    local limit = math.min(args.wait or WAIT_MS, bound or math.huge)
+    local waited
+    waited, err = await.server(conf.url.params, limit, report)
+    if not waited then
+      return nil, err
+    end
+    if bound then
+      conf.timeouts.run = math.max(1, bound - waited) -- the bound is on all of it
+    end
+  end
+  return project.with_target(args, report, { config = conf, files = true },
+    work(args, report, artifact, conf, gate))
+end
+
+local function inputs_of(args)
+  return { command = "deploy", environment = args.env, allow_contract = args.allow_contract or false,
+    allow_breaking = args.allow_breaking or false, emergency = args.emergency, to = args.to,
+    url_given = args.url ~= nil, timeout_ms = args.timeout, lock_timeout_ms = args.lock_timeout,
+    lock_wait_ms = args.lock_wait, statement_timeout_ms = args.statement_timeout, wait_ms = args.wait }
+end
+
+--- Deploys.
+---@param args table
+---@param report moonbird.reporter
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report)
+  local entered, err = project.enter(args)
+  if not entered then
+    return nil, err
+  end
+  local artifact = args.artifact and artifact_of.new(args.artifact, report, inputs_of(args))
+  local ok, result, failed, outcome = xpcall(deploy, function(raised)
+    local caught = error_.from(raised, type(raised) == "string" and "internal" or nil)
+    caught.traceback = caught.traceback or debug.traceback(nil, 2)
+    return caught
+  end, args, artifact or report, artifact)
+  if not ok then
+    result, failed = nil, result
+  end
+  outcome = outcome or args.gate and args.gate:outcome() or checking.broken(failed)
+  result = result or {}
+  result.policy = checking.data(outcome)
+  if artifact then
+    artifact.data.policy = result.policy
+  end
+  local _, unwritten = checking.write(args, report, outcome)
+  failed = failed or unwritten
+  if artifact then
+    local why = artifact:finish(result, failed)
+    failed = failed or why
+  end
+  return result, failed
+end
+
+return M

@@ -1,0 +1,62 @@
+--- What `up` and `deploy` share where there are tenants: the options of the command line, and what is told.
+local error_ = require "moonbird.core.error"
+local run_of = require "moonbird.exec.tenants.run"
+local select_shares = require "moonbird.tenants.settings"
+local tenants_report = require "moonbird.report.tenants"
+
+local M = {}
+
+local function shares(values)
+  if not values or #values == 0 then
+    return nil
+  end
+  local list = {}
+  for i, value in ipairs(values) do
+    list[i] = select_shares.share(value) or { name = value }
+  end
+  return list
+end
+
+--- Applies what is pending on the global target and its tenants.
+---@param args table
+---@param report moonbird.reporter
+---@param run moonbird.run
+---@param target moonbird.target
+---@param entries table[]
+---@param gate moonbird.gate
+---@return table|nil
+---@return moonbird.error? err
+function M.up(args, report, run, target, entries, gate)
+  local up = require "moonbird.cli.command.up"
+  local settings, err = select_shares.read(run.config)
+  if not settings then
+    return nil, err
+  end
+  local max_failures = args.max_failures and select_shares.share(args.max_failures)
+  if args.max_failures and not max_failures then
+    return nil, error_.new("usage", ("--max-failures wants a number or a percentage, not \"%s\"")
+      :format(args.max_failures))
+  end
+  local fleet = nil
+  if args.fleet then
+    fleet, err = require("moonbird.cli.fleet_runs").join(args, settings)
+    if not fleet then
+      return nil, err
+    end
+  end
+  local told = tenants_report.new(report)
+  local context
+  context, err = run_of.up(run, target, entries, settings, {
+    to = args.to, allow = gate.allow, allow_out_of_order = args.allow_out_of_order, tenant = args.tenant,
+    exclude = args.exclude, shard = args.shard, jobs = args.jobs, canary = shares(args.canary),
+    max_failures = max_failures, keep_going = args.keep_going, deploy = args.command == "deploy",
+    report = told, gate = gate, fleet = fleet,
+  })
+  if context.survey then
+    told:summary(context)
+  end
+  return { target = target.name, run = run.id, steps = up.done_data(context.done), held = up.held_data(target),
+    tenants = tenants_report.data(context), fleet = context.fleet }, err or run_of.failure(context)
+end
+
+return M

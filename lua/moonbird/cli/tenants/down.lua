@@ -1,0 +1,70 @@
+--- down and redo where there are tenants.
+local down_of = require "moonbird.exec.tenants.down"
+local json = require "moonbird.core.json"
+local project = require "moonbird.cli.project"
+local run_of = require "moonbird.exec.tenants.run"
+local tenants = require "moonbird.cli.tenants.common"
+local tenants_report = require "moonbird.report.tenants"
+local text = require "moonbird.util.text"
+local up = require "moonbird.cli.command.up"
+
+local M = {}
+
+--- Says what would be taken back, where -> as data.
+local function rehearse(report, context)
+  local list = json.array {}
+  for _, item in ipairs(context.stages) do
+    for _, migration in ipairs(item.migrations) do
+      local count = 0
+      for _, tenant in ipairs(item.tenants or {}) do
+        count = count + (tenant.state.applied[migration.version] and 1 or 0)
+      end
+      report:print(("would take back %s on %s"):format(migration.id, item.scope == "global" and "the global target"
+        or text.count(count, "tenant")))
+      list[#list + 1] = { version = migration.version, id = migration.id, scope = item.scope,
+        tenants = item.scope == "tenant" and count or nil }
+    end
+  end
+  if #list == 0 then
+    report:print("nothing to take back")
+  end
+  return { plan = list }
+end
+
+--- Takes back, or does again.
+---@param args table
+---@param report moonbird.reporter
+---@param conf moonbird.config
+---@param settings moonbird.tenants.settings
+---@param gate moonbird.gate
+---@param redo? boolean
+---@return table|nil
+---@return moonbird.error? err
+function M.run(args, report, conf, settings, gate, redo)
+  local options, err = tenants.rollout(args)
+  if not options then
+    return nil, err
+  end
+  return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
+    run.gate = gate
+    local told = tenants_report.new(report)
+    options.gate, options.allow, options.report, options.dry_run = gate, gate.allow, told, args.dry_run
+    local context, failure = (redo and down_of.redo or down_of.down)(run, target, entries, settings, options)
+    if failure and not context.stages then
+      return nil, failure
+    elseif args.dry_run and not failure then
+      return rehearse(report, context)
+    end
+    if context.survey then
+      if not failure and #context.stages == 0 and #context.failures == 0 then
+        report:print(redo and "nothing to redo: no migration is applied" or "nothing to take back")
+      else
+        told:summary(context)
+      end
+    end
+    return { target = target.name, run = run.id, steps = up.done_data(context.done),
+      held = json.array {}, tenants = tenants_report.data(context) }, failure or run_of.failure(context)
+  end)
+end
+
+return M

@@ -1,0 +1,51 @@
+-- Cases of the rule file-name.
+local LUA = "return { description = \"Made up for the test of a rule\", phase = \"expand\", scope = \"global\",\n"
+  .. "  compatibility = \"backward_compatible\", up = \"create table a (id int)\", down = \"drop table a\" }\n"
+local SQL = "create table b (id int);"
+
+return {
+  rule = "file-name",
+  flagged = {
+    { name = "month 13", sql = SQL, file = "20251301120000_a.sql", message = "is no date and time", line = 1 },
+    { name = "the 30th of February", lua = LUA, file = "20240230120000_a.lua", message = "is no date and time" },
+    { name = "the 29th of February in a common year", sql = SQL, file = "20230229120000_a.sql",
+      message = "is no date and time" },
+    { name = "25 o'clock", sql = SQL, file = "20250601250000_a.sql", message = "is no date and time" },
+    { name = "thirteen digits that are no milliseconds", lua = LUA, file = "9025060112000_a.lua",
+      message = "is no time in milliseconds" },
+    { name = "other digits than most", sql = SQL, file = "20250601120000_a.sql",
+      others = { ["001_b.sql"] = SQL, ["002_c.sql"] = SQL }, severity = "warning",
+      message = "has 14 digits; 2 of the 3 files have 3" },
+    { name = "preset 3-digit, and a time", lua = LUA, file = "20250601120000_a.lua", options = { preset = "3-digit" },
+      severity = "error", message = "has 14 digits; the names here have 3 digits" },
+    { name = "preset 3-digit, without zeros", sql = SQL, file = "7_a.sql", options = { preset = "3-digit" },
+      message = "has 1 digit;" },
+    { name = "preset 3-digit, and a gap", sql = SQL, file = "004_a.sql", options = { preset = "3-digit" },
+      others = { ["001_b.sql"] = SQL, ["002_c.sql"] = SQL }, severity = "warning", message = "version 003 is missing" },
+    { name = "preset 3-digit that does not begin with 001", sql = SQL, file = "002_a.sql",
+      options = { preset = "3-digit" }, severity = "warning", message = "version 001 is missing" },
+    { name = "preset 13-digit, and a date", sql = SQL, file = "20250601120000_a.sql",
+      options = { preset = "13-digit" }, message = "the names here have 13 digits" },
+    { name = "preset 14-digit, and a number", lua = LUA, file = "001_a.lua", options = { preset = "14-digit" },
+      message = "the names here have 14 digits" },
+    { name = "a pattern that asks for Lua", sql = SQL, file = "1748779200000_a.sql",
+      options = { pattern = "^%d+_[a-z0-9_]+%.lua$" }, message = "does not match the pattern" },
+    { name = "a pattern that is none", sql = SQL, options = { pattern = "^[a-z" }, message = "is no Lua pattern" },
+    { name = "a preset that there is not", sql = SQL, options = { preset = "4-digit" }, message = "it can be" },
+  },
+  clean = {
+    { name = "a time", sql = SQL, file = "20250601120000_a.sql" },
+    { name = "the 29th of February", sql = SQL, file = "20240229235959_a.sql" },
+    { name = "milliseconds", lua = LUA, file = "1748779200000_a.lua", options = { preset = "13-digit" } },
+    { name = "numbers in sequence", sql = SQL, file = "003_a.sql", options = { preset = "3-digit" },
+      others = { ["001_b.sql"] = SQL, ["002_c.lua"] = LUA } },
+    { name = "beyond 999", sql = SQL, file = "1000_a.sql", options = { preset = "3-digit" },
+      others = { ["999_b.sql"] = SQL } },
+    { name = "digits as most", lua = LUA, file = "002_a.lua",
+      others = { ["001_b.sql"] = SQL, ["003_c.sql"] = SQL, ["20250601120000_d.sql"] = SQL } },
+    { name = "a pattern for the whole name", lua = LUA, file = "1748779200000_a.lua",
+      options = { pattern = "^%d+_[a-z0-9_]+%.lua$" } },
+    { name = "a pattern for the name without its extension", sql = SQL, file = "20250601120000_add_a.sql",
+      options = { pattern = "^%d+_add_[a-z]+$" } },
+  },
+}
