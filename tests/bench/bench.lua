@@ -24,7 +24,7 @@ do
     elseif arg[i] == "--only" and arg[i + 1] then
       only = "," .. arg[i + 1] .. ","
     else
-      io.stderr:write("usage: tests/bench/run [--rounds N] [--only up,idle,stream]\n")
+      io.stderr:write("usage: tests/bench/run [--rounds N] [--only up,idle,stream,tenants]\n")
       os.exit(2)
     end
     i = i + 2
@@ -50,9 +50,17 @@ local function sql(text)
   end
 end
 
-local function fresh(name)
+local function query(text)
+  local result, err = admin:query(text)
+  if err then
+    error(err, 0)
+  end
+  return result
+end
+
+local function fresh(name, template)
   sql(('drop database if exists "%s" with (force)'):format(name))
-  sql(('create database "%s"'):format(name))
+  sql(('create database "%s" template "%s"'):format(name, template or "template1"))
 end
 
 local function url(name)
@@ -158,11 +166,23 @@ end
 local rows = {}
 local missed = 0
 
-local function row(case, what, value, against, limit, unit)
-  local ok = value <= limit
+local function judged(case, what, value, against, limit, unit, ok, sign)
   missed = missed + (ok and 0 or 1)
   rows[#rows + 1] = { case, what, against, ("%.2f%s"):format(value, unit or ""),
-    ("<= %.2f%s"):format(limit, unit or ""), ok and "ok" or "MISSED" }
+    ("%s %.2f%s"):format(sign, limit, unit or ""), ok and "ok" or "MISSED" }
+end
+
+local function row(case, what, value, against, limit, unit)
+  judged(case, what, value, against, limit, unit, value <= limit, "<=")
+end
+
+local function row_at_least(case, what, value, against, limit, unit)
+  judged(case, what, value, against, limit, unit, value >= limit, ">=")
+end
+
+--- A row to know, without a target.
+local function row_aside(case, what, value, against, unit)
+  rows[#rows + 1] = { case, what, against, ("%.2f%s"):format(value, unit or ""), "", "" }
 end
 
 local function ms(seconds)
@@ -296,6 +316,15 @@ local function all()
     for _, case in ipairs { { "up", case_up }, { "idle", case_idle }, { "stream", case_stream } } do
       if wanted(case[1]) then
         case[2]()
+      end
+    end
+    for _, case in ipairs(dofile "tests/bench/tenants.lua") do
+      if wanted "tenants" or wanted(case.name) then
+        case.run {
+          dir = dir, rounds = rounds, server = server, moonbird = MOONBIRD, dbmate = DBMATE,
+          note = note, sql = sql, query = query, fresh = fresh, url = url, exec_in = exec_in,
+          timed = timed, compare = compare, row = row, row_at_least = row_at_least, row_aside = row_aside, ms = ms,
+        }
       end
     end
   end)

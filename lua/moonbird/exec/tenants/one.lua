@@ -1,0 +1,145 @@
+--- What one tenant does in a stage: the migrations it lacks, each in its own transaction behind the tenant's door.
+local apply = require "moonbird.exec.apply"
+local error_ = require "moonbird.core.error"
+local pins = require "moonbird.exec.tenants.pins"
+local state_of = require "moonbird.exec.tenants.state"
+local target_of = require "moonbird.exec.target"
+local task = require "moonbird.core.task"
+
+local M = {}
+
+-- Errors that another try may not meet again: locks, serialization, connections, a server that restarts.
+local RETRYABLE = { ["55P03"] = true, ["40P01"] = true, ["40001"] = true, ["53300"] = true, ["53200"] = true,
+  ["57P01"] = true, ["57P02"] = true, ["57P03"] = true }
+local CODES = { locked = true, history_moved = true, connection_lost = true, connect = true }
+
+--- Whether a tenant may be tried again after this error.
+---@param err moonbird.error
+---@return boolean
+function M.retryable(err)
+  local state = err.sqlstate or ""
+  if RETRYABLE[state] or state:sub(1, 2) == "08" then
+    return true
+  end
+  -- "connect" also stands for a refused password or a database that is not there: no use trying again
+  return CODES[err.code] and (state == "" or state:sub(1, 2) == "MB") or false
+end
+
+--- The tenant's own view of the stage's steps: a recording and its like are nobody else's.
+local function own(step)
+  return setmetatable({ shared = step }, { __index = step })
+end
+
+local function copy(applied)
+  local result = {}
+  for version, row in pairs(applied) do
+    result[version] = row
+  end
+  return result
+end
+
+--- The steps of a stage that a tenant has to do: what it lacks, up to its pin; or what it has, when taking back.
+---@param stage moonbird.tenants.stage
+---@param tenant table with its state; `only`: a set of versions, others are left alone
+---@return moonbird.step[]
+---@return { to: integer, reason: string }? pin what keeps it from doing more
+function M.lacking(stage, tenant)
+  local list, held = {}, nil
+  local pin = stage.direction == "up" and pins.of(tenant.state) or nil
+  for _, step in ipairs(stage.steps) do
+    local version = step.migration.version
+    local there = tenant.state.applied[version] ~= nil
+    if there == (stage.direction == "down") and not (tenant.only and not tenant.only[version]) then
+      if pin and version > pin.to then
+        held = pin
+      else
+        list[#list + 1] = step
+      end
+    end
+  end
+  return list, held
+end
+
+--- An applied migration whose file is another one now stops its tenant, as it does for a single database.
+local function changed(stage, state)
+  for _, step in ipairs(stage.all) do
+    local row = state.applied[step.version]
+    if row and row.checksum and row.checksum ~= step.checksum then
+      return error_.new("checksum", ("%s was changed after it was applied"):format(step.id), { migration = step.id,
+        file = step.file, hint = "restore the file, or accept the change: moonbird repair VERSION --accept" })
+    end
+  end
+end
+
+--- A tenant whose history was read only now, and that a newer release has been at.
+local function ahead(stage, state)
+  local newest = stage.direction == "up" and stage.all[#stage.all]
+  for version in pairs(newest and state.applied or {}) do
+    if version > newest.version then
+      return error_.new("ahead", ("it is at %d, newer than these files know"):format(version),
+        { hint = "a newer release has been here; deploy that one, or a newer" })
+    end
+  end
+end
+
+--- Runs one tenant to the end of the stage, once.
+---@param database moonbird.tenants.database
+---@param tenant table
+---@param stage moonbird.tenants.stage
+---@param session moonbird.session
+---@param gate? moonbird.gate
+---@return integer|nil done number of steps committed
+---@return moonbird.error? err
+function M.attempt(database, tenant, stage, session, gate)
+  local state, unknown = tenant.state, nil
+  if not state or tenant.stale then
+    unknown = true
+    local states, err = state_of.read(database.run.journal, session, { tenant.name })
+    if not states then
+      return nil, err
+    end
+    state = states[tenant.name] or state_of.empty()
+    tenant.state, tenant.stale = state, nil
+  end
+  local err = changed(stage, state) or unknown and ahead(stage, state)
+  if err then
+    return nil, error_.with(err, { target = tenant.name })
+  end
+  local steps = M.lacking(stage, tenant)
+  if #steps == 0 then
+    return 0
+  end
+  state.applied = copy(state.applied)
+  local target = target_of.adopt(database.run, { name = tenant.name, schema = tenant.schema, vars = tenant.vars,
+    session = session, state = state })
+  target.pooled, target.awaited_only = database.pooled, database.awaited_only
+  target.deadlock_timeout = database.deadlock_timeout
+  for i, shared in ipairs(steps) do
+    local step = own(shared)
+    err = task.take_cancel() or database.run:expired() or gate and gate:step(target, step)
+    if err then
+      return i - 1, error_.with(err, { target = tenant.name, migration = step.migration.id })
+    end
+    local ok
+    local started = task.now()
+    ok, err = apply.once(target, step, stage.timeouts(step))
+    tenant.session = target.session -- a lost one may have been opened anew
+    if not ok then
+      tenant.stale = true -- what is committed is read again before the next try
+      return i - 1, error_.with(err, { target = tenant.name, migration = step.migration.id,
+        file = step.migration.file })
+    end
+    apply.note_applied(target, step)
+    state.head = target.head
+    tenant.steps = (tenant.steps or 0) + 1
+    database.unflushed = database.unflushed or target.unflushed
+    -- What a step leaves behind is asked of every tenant only where everything is: by `deploy`.
+    err = gate and (gate.strict or step.vet) and gate:after(target, step, task.now() - started) or nil
+    if err then
+      return i, error_.with(err, { target = tenant.name })
+    end
+  end
+  return #steps
+end
+
+return M

@@ -1,0 +1,147 @@
+--- A stage over tenants: waves of them through slots, retries at the back of the wave, the failure budget.
+--
+-- Tenants wait as names; a coroutine and a connection exist only while one of `jobs` slots is free, so memory is
+-- one small table for each tenant and no more.
+local error_ = require "moonbird.core.error"
+local failpoint = require "moonbird.core.failpoint"
+local one = require "moonbird.exec.tenants.one"
+local task = require "moonbird.core.task"
+
+local M = {}
+
+-- Retries: full jitter below a bound that doubles, milliseconds.
+local FIRST_DELAY = 200
+local MAX_DELAY = 30000
+
+---@class moonbird.tenants.database
+---@field key string names the database
+---@field server string names the server
+---@field label string for application_name
+---@field run moonbird.run with this database's params
+---@field unflushed boolean|nil committed without waiting for the disk
+
+---@class moonbird.tenants.stage
+---@field direction "up"|"down"
+---@field steps moonbird.step[] in the order to run
+---@field all table[] every tenant migration with a file: version, checksum, id, file
+---@field timeouts fun(step: moonbird.step): table
+
+---@class moonbird.tenants.wave
+---@field tenants table[]
+---@field budget moonbird.tenants.budget
+---@field name string
+
+local function delay_of(attempt)
+  return math.floor(math.random() * math.min(MAX_DELAY, FIRST_DELAY << math.min(attempt, 8))) + 10
+end
+
+--- Gets a session, runs the tenant, gives the session back.
+local function run_tenant(context, tenant)
+  local database = tenant.database
+  local session, err = context.pool:take(database)
+  if not session then
+    return nil, err
+  end
+  local ok
+  ok, err = context.prepare(database, session)
+  local done
+  if ok then
+    tenant.session = session
+    done, err = one.attempt(database, tenant, context.stage, session, context.gate)
+    session, tenant.session = tenant.session, nil
+  end
+  if session.doomed then
+    context.pool:drop(database, session)
+  else
+    context.pool:give(database, session)
+  end
+  return done, err
+end
+
+local function settle(context, tenant, started, done, err)
+  local queue, report = context.queue, context.report
+  if not err then
+    queue:done(tenant, done)
+    report:tenant_done(tenant, done, task.now() - started)
+    return
+  end
+  if err.code == "interrupted" or err.code == "timeout" then
+    context.stopped = context.stopped or err
+    queue:give_back(tenant)
+    queue:halt("interrupted")
+    return
+  end
+  tenant.attempts = (tenant.attempts or 0) + 1
+  if one.retryable(err) and tenant.attempts < context.attempts then
+    local delay = delay_of(tenant.attempts)
+    queue:later(tenant, err, delay)
+    report:tenant_retried(tenant, err, tenant.attempts, delay)
+    return
+  end
+  queue:failed(tenant, err)
+  report:tenant_failed(tenant, err)
+  if context.record_failure then
+    context.record_failure(tenant, err)
+  end
+end
+
+local function slot(context)
+  while not context.stopped do
+    local tenant, wait = context.queue:take()
+    if tenant then
+      local started = task.now()
+      context.report:tenant_started(tenant)
+      failpoint("tenant.begin")
+      local ok, done, err = xpcall(run_tenant, function(raised)
+        return error_.from(raised, type(raised) == "string" and "internal" or nil)
+      end, context, tenant)
+      if not ok then
+        done, err = nil, done
+      end
+      settle(context, tenant, started, done, err)
+    elseif wait then
+      local ok, err = task.sleep(wait)
+      if not ok then
+        context.stopped = context.stopped or err
+        context.queue:halt("interrupted")
+      end
+    else
+      return
+    end
+  end
+end
+
+--- Runs one wave to its end. The caller's own cancellation reaches the slots.
+---@param context table queue, pool, stage, gate, report, attempts, jobs, prepare(database, session)
+---@return true|nil
+---@return moonbird.error? err interrupted or out of time; failures of tenants are in the queue
+function M.run_wave(context)
+  local slots = {}
+  for i = 1, math.max(1, math.min(context.jobs, context.queue.total)) do
+    slots[i] = task.spawn(slot, context)
+  end
+  local cancelled
+  for _, job in ipairs(slots) do
+    local _, err
+    repeat
+      _, err = job:join()
+      if err and not job:done() then -- this task was asked to stop: the slots are, and then waited for
+        cancelled = cancelled or err
+        context.stopped = cancelled
+        context.queue:halt("interrupted")
+        for _, other in ipairs(slots) do
+          other:cancel(err.code)
+        end
+      end
+    until job:done()
+    if err and err ~= cancelled and not context.stopped then
+      context.stopped = err
+    end
+  end
+  if cancelled or context.stopped then
+    return nil, cancelled or context.stopped
+  end
+  return true
+end
+
+return M
