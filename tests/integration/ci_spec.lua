@@ -117,6 +117,19 @@ describe("moonbird ci", function()
     assert.is_nil(fs.stat(dir .. "/.moonbird"))
   end))
 
+  it("gives a stranger's SQL no way to the machine, unless it is told to trust it", async(function()
+    local hosts = "create table read_here (line text);\n%s"
+    for name, statement in pairs { program = "copy read_here from program 'id';", file = "copy read_here from '/etc/hostname';",
+      role = "create role mighty superuser;", read = "insert into read_here select pg_read_file('/etc/hostname');" } do
+      local dir = project { ["001_" .. name .. ".sql"] = sql(name, hosts:format(statement), "drop table read_here;") }
+      local result = helper.moonbird({ "ci", "--no-undo" }, { cwd = dir })
+      assert.are.equal(1, result.status, name)
+      has(result.stderr .. result.stdout, "42501")
+    end
+    local trusted = project { ["001_role.sql"] = sql("role", "create role mighty superuser;", "drop role mighty;") }
+    has(helper.moonbird({ "ci", "--superuser" }, { cwd = trusted }).stdout, "1 migration applied")
+  end))
+
   it("tells what it did as data", async(function()
     local dir = project { ["20250101000000_users.sql"] = USERS }
     local by_name, answer = stages(dir, 0, { "--artifact", "out/ci.json", "--junit", "out/junit.xml" })

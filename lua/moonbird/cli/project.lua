@@ -5,6 +5,7 @@ local error_ = require "moonbird.core.error"
 local fingerprint = require "moonbird.core.fingerprint"
 local fs = require "moonbird.core.fs"
 local run = require "moonbird.exec.run"
+local session = require "moonbird.core.session"
 local target = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
@@ -75,6 +76,29 @@ end
 ---@field params table libpq keywords
 ---@field handle table|nil the embedded cluster in use
 
+-- What a superuser's SQL can do to the machine (COPY ... TO PROGRAM, files of the server's user) is not for files
+-- that a stranger wrote. CREATEROLE would be enough for that, too: before 16 such a role could make itself a member
+-- of pg_execute_server_program.
+local PLAIN_ROLE = "moonbird_ci"
+
+--- Gives a throwaway cluster a database that an ordinary role owns -> err.
+local function restrict(database)
+  local admin, err = session.open(database.params, { application_name = "moonbird/setup" })
+  if not admin then
+    return err
+  end
+  local _
+  for _, statement in ipairs { ("create role %s login"):format(PLAIN_ROLE),
+    ("create database %s owner %s"):format(PLAIN_ROLE, PLAIN_ROLE) } do
+    if not err then
+      _, err = admin:query(statement)
+    end
+  end
+  admin:close()
+  database.params.user, database.params.dbname = PLAIN_ROLE, PLAIN_ROLE
+  return err
+end
+
 --- Makes the database reachable: starts the embedded cluster when the URL says so.
 ---@param conf moonbird.config
 ---@param report moonbird.reporter
@@ -100,7 +124,15 @@ function M.database(conf, report)
     params[k] = tostring(v)
   end
   params.dbname = conf.url.dbname or params.dbname
-  return { params = params, handle = handle }
+  local database = { params = params, handle = handle }
+  if conf.plain_role and conf.url.temp then
+    err = restrict(database)
+    if err then
+      handle:release()
+      return nil, err
+    end
+  end
+  return database
 end
 
 local function folders(conf)

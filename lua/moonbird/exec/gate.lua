@@ -197,6 +197,11 @@ function M:look(kind, options, wanted, report)
   if options.live then
     require("moonbird.exec.live").settle(options.live)
   end
+  for i = #outcome.opaque, 1, -1 do
+    if outcome.opaque[i].recordable then -- looked at before its transaction is committed
+      table.remove(outcome.opaque, i)
+    end
+  end
   if #outcome.findings + #outcome.unchecked + #outcome.opaque + #outcome.waivers > 0 then
     self.outcomes[#self.outcomes + 1] = outcome
   end

@@ -63,7 +63,7 @@ local ALWAYS = { immutability = true, run_order = true, phase = true, waiver = t
 ---@class moonbird.policy.outcome
 ---@field findings moonbird.policy.finding[]
 ---@field unchecked { rule: string, needs: string, count: integer }[]
----@field opaque { file: string, line?: integer, reason: string }[] what no rule could look into
+---@field opaque table[] what no rule could look into: file, line, reason, recordable (it shows when it runs)
 ---@field waivers moonbird.policy.waiver[] each with `state`: used, unused, expired, unknown, hard, broken
 ---@field checked integer migrations looked at
 ---@field rules moonbird.policy.rule[] that were on
@@ -285,7 +285,7 @@ local function note_opaque(state, view, looked)
     local step = rawget(view, direction)
     if step and step.opaque then
       note(context.loaded(view)[direction].line,
-        ("%s is a Lua function; its statements show in a rehearsal only"):format(direction), {})
+        ("%s is a Lua function; its statements show in a rehearsal only"):format(direction), { recordable = true })
     end
     for _, st in ipairs(step and step.statements or {}) do
       if rawget(st, "opaque") then

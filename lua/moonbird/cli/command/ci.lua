@@ -280,6 +280,7 @@ local function ci(args, report, state)
   if not conf then
     return nil, err
   end
+  conf.plain_role = not args.superuser
   local started = now()
   local outcome
   outcome, err = checking.run { args = args, conf = conf, report = report, moment = "check" }

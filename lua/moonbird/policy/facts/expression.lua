@@ -217,7 +217,11 @@ end
 function M.slice(text, first, limit)
   local depth, at = 0, first
   limit = limit or #text
-  while at <= limit do
+  while true do
+    at = text:find("[][(),'\"$/-]", at) or limit + 1
+    if at > limit then
+      break
+    end
     local char = text:sub(at, at)
     if char == "(" or char == "[" then
       depth = depth + 1

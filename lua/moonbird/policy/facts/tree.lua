@@ -211,7 +211,10 @@ function visit_value(named, value, scope, executed)
   local key, inner = next(value)
   if type(key) == "number" then
     for i = 1, #value do
-      visit_value(named, value[i], scope, executed)
+      local item = value[i]
+      if not leaf[next(item)] then -- long lists of constants are common
+        visit_value(named, item, scope, executed)
+      end
     end
   elseif key and wraps[key] then
     if verbs[key] then
