@@ -103,6 +103,8 @@ struct uv_loop_s *mb_loop_uv(mb_loop *loop)
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
     mb_poll *poll = handle->data;
+    if (status < 0)
+        poll->events = 0; /* libuv has stopped watching (1.44.2: uv__poll_io, POLLERR) */
     poll->fn(poll->owner, (events & UV_READABLE) != 0, (events & UV_WRITABLE) != 0, status < 0);
 }
 

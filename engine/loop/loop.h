@@ -22,7 +22,8 @@ void mb_loop_turn(mb_loop *loop, bool wait);
 /* Monotonic clock, milliseconds; cached per turn. */
 uint64_t mb_loop_now(const mb_loop *loop);
 
-/* Watches a file descriptor that the caller owns. `failed`: the descriptor is in error. */
+/* Watches a file descriptor that the caller owns. `failed`: the descriptor is in error, and is
+ * watched no more until mb_poll_set() is called. */
 typedef void (*mb_poll_fn)(void *owner, bool readable, bool writable, bool failed);
 mb_poll *mb_poll_new(mb_loop *loop, int fd, mb_poll_fn fn, void *owner);
 void mb_poll_set(mb_poll *poll, bool readable, bool writable);

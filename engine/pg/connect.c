@@ -73,7 +73,12 @@ static void on_notice(void *arg, const PGresult *res)
 static void on_socket(void *owner, bool readable, bool writable, bool failed)
 {
     (void)writable; /* mb_conn_pump() flushes whatever is pending */
-    mb_conn_pump(owner, readable || failed);
+    mb_conn *conn = owner;
+    /* An error of the socket comes while the server's last words may still wait to be read: it is watched on
+     * until reading itself fails. Otherwise who waits for an answer would wait for ever. */
+    if (failed)
+        mb_poll_set(conn->poll, true, false);
+    mb_conn_pump(conn, readable || failed);
 }
 
 static void set_ping_error(mb_error *err, PGPing answer)
