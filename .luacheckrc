@@ -10,7 +10,7 @@ files["tests/**/*_spec.lua"] = { std = "+busted", max_line_length = 130 }
 files["tests/integration/*_spec.lua"] = { std = "+busted", max_line_length = 180 }
 
 -- What a configuration may call.
-files["examples/*/moonbird.lua"] = { read_globals = { "env" } }
+files["examples/*/moonbird.lua"] = { read_globals = { "env", "tenants" } }
 
 -- Only annotations: every name in them is there to be read by LuaLS.
 files["lua/types"] = { ignore = { "111", "112", "113", "121", "122", "131", "211", "212", "241" } }

@@ -274,13 +274,27 @@ static int l_conn_simple(lua_State *L)
     return mbl_await(L, mb_conn_wait(conn), results_k, (lua_KContext)conn);
 }
 
-/* conn:batch{ {sql, param, ...; n = count}, ... } -> array of results, or nil, err (err.index tells
- * which statement failed). One implicit transaction, one round trip. */
+/* The same for a caller that only wants to know whether it worked. */
+static int worked_k(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    mb_conn *conn = (mb_conn *)ctx;
+    mb_conn_drop_results(conn);
+    if (mb_conn_failed_index(conn) >= 0 || mb_conn_state(conn) == MB_CONN_CLOSED)
+        return fail_op(L, conn);
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* conn:batch({ {sql, param, ...; n = count, prepared = name}, ... } [, discard]) -> array of results (true with
+ * `discard`), or nil, err (err.index tells which statement failed). One implicit transaction, one round trip.
+ * `prepared` names a statement that this connection keeps prepared from its first use on. */
 static int l_conn_batch(lua_State *L)
 {
     enum { ITEMS = 2, PARAMS = 3, ITEM = 4 };
     mb_conn *conn = check_wait(L);
     luaL_checktype(L, ITEMS, LUA_TTABLE);
+    bool discard = lua_toboolean(L, 3);
     lua_settop(L, ITEMS);
     int count = (int)lua_rawlen(L, ITEMS);
     lua_createtable(L, count, 0);
@@ -290,6 +304,9 @@ static int l_conn_batch(lua_State *L)
             return luaL_argerror(L, 2, "each item is a table");
         if (lua_rawgeti(L, ITEM, 1) != LUA_TSTRING)
             return luaL_argerror(L, 2, "each item starts with its SQL");
+        if (lua_getfield(L, ITEM, "prepared") != LUA_TNIL)
+            luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 2, "prepared is a name");
+        lua_pop(L, 1);
         lua_getfield(L, ITEM, "n");
         push_params(L, ITEM, 2, luaL_optinteger(L, -1, (lua_Integer)lua_rawlen(L, ITEM) - 1));
         lua_rawseti(L, PARAMS, i);
@@ -303,13 +320,26 @@ static int l_conn_batch(lua_State *L)
         lua_rawgeti(L, ITEM, 1);
         lua_rawgeti(L, PARAMS, i);
         const param_list *params = lua_touserdata(L, -1);
-        if (!mb_conn_batch_add(conn, lua_tostring(L, -2), params->items, params->count, &err))
+        const char *sql = lua_tostring(L, -2);
+        lua_getfield(L, ITEM, "prepared");
+        const char *name = lua_tostring(L, -1);
+        bool added = name ? mb_conn_batch_add_prepared(conn, name, sql, params->items,
+                                                       params->count, &err)
+                          : mb_conn_batch_add(conn, sql, params->items, params->count, &err);
+        if (!added)
             return mbl_fail(L, &err);
         lua_settop(L, PARAMS);
     }
     if (!mb_conn_batch_send(conn, &err))
         return mbl_fail(L, &err);
-    return mbl_await(L, mb_conn_wait(conn), results_k, (lua_KContext)conn);
+    return mbl_await(L, mb_conn_wait(conn), discard ? worked_k : results_k, (lua_KContext)conn);
+}
+
+/* conn:forget_prepared(): the server has dropped what was prepared. */
+static int l_conn_forget_prepared(lua_State *L)
+{
+    mb_conn_forget_prepared(check(L));
+    return 0;
 }
 
 /* COPY -------------------------------------------------------------------------------------------- */
@@ -473,6 +503,7 @@ int luaopen_moonbird_native_conn(lua_State *L)
                                        {"receive", l_conn_receive},
                                        {"simple", l_conn_simple},
                                        {"batch", l_conn_batch},
+                                       {"forget_prepared", l_conn_forget_prepared},
                                        {"copy_put", l_conn_copy_put},
                                        {"copy_end", l_conn_copy_end},
                                        {"copy_get", l_conn_copy_get},

@@ -22,7 +22,8 @@ M.HOME = "/home/ada"
 --- The pages with examples.
 M.PAGES = {
   "README.md", "docs/guide/tour.md", "docs/guide/lua-migrations.md", "docs/guide/sql-migrations.md",
-  "docs/guide/policies.md", "docs/guide/configuration.md", "docs/reference/db.md", "docs/reference/journal.md",
+  "docs/guide/policies.md", "docs/guide/configuration.md", "docs/guide/tenants.md", "docs/guide/fleet.md",
+  "docs/reference/db.md", "docs/reference/journal.md",
 }
 
 local TIMEOUT_MS = 60000

@@ -26,7 +26,7 @@ local STATUS = {
   [2] = "usage, configuration or a migration file: nothing was run", [3] = "the server can't be reached",
   [4] = "pending or drifted, when asked by --exit-code", [5] = "a lock was not obtained in time",
   [6] = "refused: the history or a policy does not allow it", [7] = "some tenants failed",
-  [70] = "a defect in moonbird", [130] = "interrupted by a signal",
+  [70] = "a defect in moonbird", [75] = "a backfill has work left", [130] = "interrupted by a signal",
 }
 
 --- The rows of error.def.
@@ -133,6 +133,11 @@ local MORE = {
     .. "returns is the exit status. Statements commit one by one; `db:atomic` makes a transaction.",
 }
 
+local TENANTS = { "tenants", "where there are tenants: `total`, `migrated`, `current`, `failed`, `groups` (list of "
+  .. "`error`, `code`, `sqlstate`, `migration`, `file`, `line`, `count`, `tenants`), `not_run`, `pinned`, `ahead`, "
+  .. "`stopped` (why), `retry` (the command), `connections`" }
+local STANDING = "`total`, `summary` (number by state), `current` (list of `version`, `count`), `tenants` (list of "
+  .. "`name`, `state`, `version`, `behind`, `note`, `pin`; without `--all` those that are not current)"
 local STEP = "`version`, `id`, `file`, `direction`, `duration_ms`"
 local HELD = { "held", "what was held back: list of `version`, `id`, `file`, `reason`, `flags`" }
 
@@ -162,15 +167,16 @@ M.JSON = {
     { "target", "`global`" }, { "run", "as in the journal" },
     { "steps", "list of what was done, also before a failure: " .. STEP }, HELD,
     { "dry_run", "with `--dry-run`: true" }, { "rehearsed", "with `--dry-run`: list of `id`" },
-    { "not_rehearsed", "with `--dry-run`: list of `id`, `reason`" },
+    { "not_rehearsed", "with `--dry-run`: list of `id`, `reason`" }, TENANTS,
   },
-  redo = { { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP } },
+  redo = { { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP },
+    TENANTS },
   status = {
     { "target", "`global`" },
     { "migrations", "list: `version`, `id`, `file`, `state`, `how` (event), `applied_at`, `duration_ms`, "
       .. "`applied_by`, `phase`, `scope`, `failed` (`at`, `sqlstate`, `error`), `held` (`reason`, `flags`)" },
     { "applied", "number" }, { "pending", "number" }, { "held", "number" }, { "changed", "number" },
-    { "missing", "number" },
+    { "missing", "number" }, { "tenants", "where there are tenants: " .. STANDING },
   },
   history = {
     { "events", "list: the columns of the [journal](journal.md), and `duration_ms`" },
@@ -179,7 +185,25 @@ M.JSON = {
   plan = {
     { "target", "`global`" }, { "head", "newest ordinal of the target" }, { "plan", "hash" },
     { "steps", "list: `version`, `id`, `file`, `description`, `phase`, `scope`, `compatibility`, `transactional`, "
-      .. "`statements` (number; not for Lua), `reversible`" }, HELD,
+      .. "`statements` (number; not for Lua), `reversible`; where there are tenants `stages` instead" }, HELD,
+    { "stages", "where there are tenants: list of `scope`, `migrations` (as `steps`); those of tenants with `tenants`, "
+      .. "`current`, `pinned`, `ahead`, `late` (numbers), `groups` (list of `migrations`, `tenants`: who lacks what), "
+      .. "`waves` (list of `name`, `count`, `canary`, `tenants`: the first of a canary)" },
+    { "unreachable", "where there are tenants: number of those that can't be asked" },
+  },
+  tenant = {
+    { "action", "as on the command line" },
+    { "tenants", "`list`: list of `name`, `schema`, `database`, `labels`, `vars`, `from`; `status`: " .. STANDING
+      .. "; `matrix`: list of `name`, `cells`" },
+    { "tenant", "`add`, `pin`, `unpin`: its name" }, { "schema", "`add`" }, { "steps", "`add`: number" },
+    { "transactions", "`add`: number" }, { "to_do", "`add`: what a person has to write where" },
+    { "to", "`pin`: version" }, { "was", "`pin`, `unpin`: version of the pin before" }, { "reason", "`pin`, `unpin`" },
+    { "checked", "`drift`: number" }, { "drifted", "`drift`: number" },
+    { "sets", "`drift`: list of `version`, `tenants` (number), `alike` (number), `reference`, `groups`: list of "
+      .. "`tenants`, `missing`, `compared`, `differences` (list of `object`, `others`, `here`)" },
+    { "alone", "`drift`: list of names: nobody else has the same versions" }, { "pinned", "`drift`: list of names" },
+    { "unreachable", "`drift`: list of `tenant`, `error`" },
+    { "versions", "`matrix`: list of `version`, `id`" }, { "file", "`matrix`: with `--html`" },
   },
   deploy = {
     { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP }, HELD,
@@ -227,7 +251,9 @@ M.JSON = {
   version = { { "moonbird", "" }, { "journal", "newest version of the journal's schema" }, { "lua", "" },
     { "libpq", "" }, { "libuv", "" }, { "libpg_query", "" } },
 }
-M.JSON.down = M.JSON.up
+M.JSON.down = table.move(M.JSON.up, 1, #M.JSON.up, 1, {})
+table.insert(M.JSON.down, { "plan", "with `--dry-run`, where there are tenants: list of `version`, `id`, `scope`, "
+  .. "`tenants`" })
 table.insert(M.JSON.check, { "ledger", "with `--update`: list of `file`, `written`, `added`, `changed`, `removed`, "
   .. "`refused`" })
 

@@ -41,6 +41,23 @@ static void lose(mb_conn *conn)
     mb_conn_close(conn); /* ends the operation */
 }
 
+/* The Parse message at the present place of a batch; NULL when there is none. */
+static mb_preparing *preparing_now(mb_conn *conn)
+{
+    for (int i = 0; i < conn->preparing_count; i++)
+        if (conn->op == MB_OP_BATCH && conn->preparing[i].at == conn->pipeline_index)
+            return &conn->preparing[i];
+    return NULL;
+}
+
+static void now_prepared(mb_conn *conn, mb_preparing *item)
+{
+    if (item->name && conn->prepared_count < MB_MAX_PREPARED) {
+        conn->prepared[conn->prepared_count++] = item->name;
+        item->name = NULL;
+    }
+}
+
 /* Takes one PGresult; true when the operation is over. */
 static bool take(mb_conn *conn, PGresult *res)
 {
@@ -56,6 +73,9 @@ static bool take(mb_conn *conn, PGresult *res)
         return true;
     case PGRES_FATAL_ERROR:
     case PGRES_BAD_RESPONSE:
+        if (strcmp(PQresultErrorField(res, PG_DIAG_SQLSTATE) ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : "",
+                   "26000") == 0)
+            mb_conn_forget_prepared(conn);
         keep_error(conn, res);
         PQclear(res);
         return false;
@@ -63,6 +83,11 @@ static bool take(mb_conn *conn, PGresult *res)
         PQclear(res);
         return false;
     default:
+        if (preparing_now(conn)) {
+            now_prepared(conn, preparing_now(conn));
+            PQclear(res);
+            return false;
+        }
         keep_result(conn, res);
         if (conn->op == MB_OP_QUERY)
             conn->statement_index++;
@@ -81,7 +106,9 @@ static void read_results(mb_conn *conn)
             lose(conn);
             return;
         } else if (conn->op == MB_OP_BATCH) {
-            conn->statement_index++; /* NULL parts two statements of a pipeline */
+            if (!preparing_now(conn)) /* NULL parts two messages of a pipeline */
+                conn->statement_index++;
+            conn->pipeline_index++;
         } else {
             over = true;
         }
@@ -182,4 +209,8 @@ void mb_conn_pump(mb_conn *conn, bool readable)
         read_copy(conn);
     else
         read_results(conn);
+    /* Last words that came while nobody waited: no result is to come, and a dead socket wakes
+     * nobody. */
+    if (conn->op != MB_OP_NONE && conn->pg && PQstatus(conn->pg) == CONNECTION_BAD)
+        lose(conn);
 }

@@ -47,6 +47,8 @@ void mb_conn_close(mb_conn *conn)
     if (conn->pg)
         PQfinish(conn->pg);
     conn->pg = NULL;
+    mb_conn_drop_preparing(conn);
+    mb_conn_forget_prepared(conn);
     conn->copy = MB_CONN_IDLE;
     conn->copy_over = false;
     if (conn->op != MB_OP_NONE) {
@@ -120,6 +122,7 @@ void mb_conn_begin_op(mb_conn *conn, mb_op op)
     conn->op = op;
     conn->failed_index = -1;
     conn->statement_index = 0;
+    conn->pipeline_index = 0;
     mb_error_clear(&conn->error);
     mb_conn_drop_results(conn);
     mb_wait_begin(&conn->wait);
@@ -186,14 +189,19 @@ static bound bind_params(const mb_param *params, int count)
     return b;
 }
 
+static void free_bound(bound *b)
+{
+    free(b->values);
+    free(b->lengths);
+    free(b->formats);
+    free(b->types);
+}
+
 static int send_params(mb_conn *conn, const char *sql, const mb_param *params, int count)
 {
     bound b = bind_params(params, count);
     int sent = PQsendQueryParams(conn->pg, sql, count, b.types, b.values, b.lengths, b.formats, 0);
-    free(b.values);
-    free(b.lengths);
-    free(b.formats);
-    free(b.types);
+    free_bound(&b);
     return sent;
 }
 
@@ -223,13 +231,63 @@ bool mb_conn_batch_begin(mb_conn *conn, mb_error *err)
 {
     if (!ready(conn, err))
         return false;
+    mb_conn_drop_preparing(conn);
+    conn->queued = 0;
     return PQenterPipelineMode(conn->pg) || refuse(conn, err);
 }
 
 bool mb_conn_batch_add(mb_conn *conn, const char *sql, const mb_param *params, int count,
                        mb_error *err)
 {
+    conn->queued++;
     return send_params(conn, sql, params, count) || refuse(conn, err);
+}
+
+/* Whether the server has, or by then will have, a statement of that name. */
+static bool is_prepared(const mb_conn *conn, const char *name)
+{
+    for (int i = 0; i < conn->prepared_count; i++)
+        if (strcmp(conn->prepared[i], name) == 0)
+            return true;
+    for (int i = 0; i < conn->preparing_count; i++)
+        if (strcmp(conn->preparing[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+bool mb_conn_batch_add_prepared(mb_conn *conn, const char *name, const char *sql,
+                                const mb_param *params, int count, mb_error *err)
+{
+    if (!is_prepared(conn, name)) {
+        if (conn->prepared_count + conn->preparing_count == MB_MAX_PREPARED)
+            return mb_conn_batch_add(conn, sql, params, count, err);
+        bound types = bind_params(params, count);
+        int sent = PQsendPrepare(conn->pg, name, sql, count, types.types);
+        free_bound(&types);
+        if (!sent)
+            return refuse(conn, err);
+        conn->preparing[conn->preparing_count++] =
+            (mb_preparing){.at = conn->queued++, .name = mb_strdup(name)};
+    }
+    conn->queued++;
+    bound b = bind_params(params, count);
+    int sent = PQsendQueryPrepared(conn->pg, name, count, b.values, b.lengths, b.formats, 0);
+    free_bound(&b);
+    return sent || refuse(conn, err);
+}
+
+void mb_conn_drop_preparing(mb_conn *conn)
+{
+    for (int i = 0; i < conn->preparing_count; i++)
+        free(conn->preparing[i].name);
+    conn->preparing_count = 0;
+}
+
+void mb_conn_forget_prepared(mb_conn *conn)
+{
+    for (int i = 0; i < conn->prepared_count; i++)
+        free(conn->prepared[i]);
+    conn->prepared_count = 0;
 }
 
 bool mb_conn_batch_send(mb_conn *conn, mb_error *err)

@@ -69,7 +69,14 @@ MB_NODISCARD bool mb_conn_simple(mb_conn *conn, const char *sql, mb_error *err);
 MB_NODISCARD bool mb_conn_batch_begin(mb_conn *conn, mb_error *err);
 MB_NODISCARD bool mb_conn_batch_add(mb_conn *conn, const char *sql, const mb_param *params, int count,
                                     mb_error *err);
+/* The same for a statement that comes again and again: the connection prepares it under `name` when it is first
+ * used (in the same round trip). At most 8 names; not through a transaction pooler. A statement that the server
+ * does not know any more (DISCARD ALL) is an error 26000 once, and prepared anew after it. */
+MB_NODISCARD bool mb_conn_batch_add_prepared(mb_conn *conn, const char *name, const char *sql,
+                                             const mb_param *params, int count, mb_error *err);
 MB_NODISCARD bool mb_conn_batch_send(mb_conn *conn, mb_error *err);
+/* The server has forgotten what was prepared (DISCARD ALL, DEALLOCATE ALL). */
+void mb_conn_forget_prepared(mb_conn *conn);
 /* COPY FROM STDIN: `data` must stay until the wait is done. `reason` NULL ends it well. */
 MB_NODISCARD bool mb_conn_copy_put(mb_conn *conn, const char *data, size_t len, mb_error *err);
 MB_NODISCARD bool mb_conn_copy_end(mb_conn *conn, const char *reason, mb_error *err);
@@ -82,6 +89,8 @@ const char *mb_conn_copy_chunk(mb_conn *conn, size_t *len);
 mb_code mb_conn_finish(mb_conn *conn, mb_error *err);
 /* Index (from 0) of the statement that failed in a batch or in a simple string; -1 if none. */
 int mb_conn_failed_index(const mb_conn *conn);
+/* Frees the results that nobody took. */
+void mb_conn_drop_results(mb_conn *conn);
 /* The operation's next result, owned by the caller; NULL when there is no more. */
 mb_result *mb_conn_take_result(mb_conn *conn);
 

@@ -17,6 +17,14 @@ typedef enum mb_op {
     MB_OP_COPY_GET
 } mb_op;
 
+/* Statements a connection keeps prepared, and those that a batch prepares on its way. */
+#define MB_MAX_PREPARED 8
+
+typedef struct mb_preparing {
+    int at; /* place in the pipeline */
+    char *name;
+} mb_preparing;
+
 struct mb_conn {
     mb_sched *sched;
     PGconn *pg;
@@ -31,6 +39,12 @@ struct mb_conn {
     mb_error error;
     mb_error last_words; /* why an idle connection was lost */
     int statement_index; /* of the answer being read */
+    int pipeline_index;  /* the same, with the batch's own Parse messages counted */
+    int queued;          /* messages of the batch so far */
+    mb_preparing preparing[MB_MAX_PREPARED];
+    int preparing_count;
+    char *prepared[MB_MAX_PREPARED];
+    int prepared_count;
     int failed_index;
     mb_result **results;
     size_t result_count;
@@ -49,7 +63,8 @@ void mb_conn_end_op(mb_conn *conn);
 void mb_conn_on_cancel(mb_wait *wait);
 /* Leaves a connection attempt to itself. */
 void mb_conn_orphan_connect(mb_conn *conn);
-void mb_conn_drop_results(mb_conn *conn);
+/* What the batch under way prepares is forgotten; what the connection has prepared stays. */
+void mb_conn_drop_preparing(mb_conn *conn);
 /* COPY OUT has no more rows: from here on the operation reads how it ended. */
 void mb_conn_end_copy_out(mb_conn *conn);
 /* Writes what is pending, reads what came, ends the operation when its answer is whole. */

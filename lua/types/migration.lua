@@ -18,9 +18,21 @@
 ---@field data_preservation? string how data that is dropped or changed is kept
 ---@field tags? string[] for people, and for rules of your own
 ---@field completes? integer|string|(integer|string)[] of a contract migration: the versions it ends
----@field backfill? table reserved
+---@field backfill? moonbird.migration.backfill rows to change batch by batch; `up` is optional then
 ---@field barrier? boolean reserved
 ---@field waivers? moonbird.migration.waiver[] findings of the policy that somebody answers for
+
+--- Rows to change batch by batch. One of `set`, `transform` and `batch` says how. docs/guide/data-migrations.md.
+---@class moonbird.migration.backfill
+---@field table string a name, or schema.name
+---@field key? string|string[] columns of a unique index, all not null; found where it is left out
+---@field where? string what still needs work: other rows are left alone, and at the end none may match
+---@field set? string as in UPDATE ... SET
+---@field columns? string[] what `transform` sees of a row, beside its key
+---@field transform? fun(row: moonbird.db.row, db: moonbird.db): table|nil the new values; nil leaves the row alone
+---@field batch? fun(db: moonbird.db, lo: any, hi: any): integer|nil works on the rows from lo to hi, both included
+---@field options? table<string, any> batch_target, min, max, start, workers, durable, max_errors, retries,
+---       lock_timeout, statement_timeout
 
 --- A finding of the policy that is excused. docs/guide/policies.md.
 ---@class moonbird.migration.waiver

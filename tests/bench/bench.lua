@@ -24,7 +24,7 @@ do
     elseif arg[i] == "--only" and arg[i + 1] then
       only = "," .. arg[i + 1] .. ","
     else
-      io.stderr:write("usage: tests/bench/run [--rounds N] [--only up,idle,stream,tenants]\n")
+      io.stderr:write("usage: tests/bench/run [--rounds N] [--only up,idle,stream,check,tenants]\n")
       os.exit(2)
     end
     i = i + 2
@@ -318,8 +318,8 @@ local function all()
         case[2]()
       end
     end
-    for _, case in ipairs(dofile "tests/bench/tenants.lua") do
-      if wanted "tenants" or wanted(case.name) then
+    for _, case in ipairs(table.move(dofile "tests/bench/tenants.lua", 1, 99, 2, dofile "tests/bench/check.lua")) do
+      if wanted(case.name) or (case.name ~= "check" and wanted "tenants") then
         case.run {
           dir = dir, rounds = rounds, server = server, moonbird = MOONBIRD, dbmate = DBMATE,
           note = note, sql = sql, query = query, fresh = fresh, url = url, exec_in = exec_in,

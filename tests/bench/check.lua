@@ -44,7 +44,7 @@ local BODIES = {
   end,
   function(i)
     return ("create function touch_%d() returns trigger language plpgsql set search_path = public as $$\n"
-      .. "begin\n%s  return new;\nend $$;"):format(i, ("  -- keeps the row's time of change as it should be\n"):rep(32)),
+      .. "begin\n%s  return new;\nend $$;"):format(i, ("  -- keeps the row's time of change as it is\n"):rep(36)),
       ("drop function touch_%d();"):format(i)
   end,
 }
@@ -56,8 +56,8 @@ local function text_of(i)
       .. "-- compatibility: backward_compatible\n\n-- migrate:up\n%s\n\n-- migrate:down\n%s\n"):format(i, up, down)
   end
   return "lua", ("return {\n  description = \"Make what number %d of the shop needs\",\n  phase = \"expand\", "
-    .. "scope = \"global\", compatibility = \"backward_compatible\",\n  up = [==[\n%s\n]==],\n  down = [==[\n%s\n]==],\n}\n")
-    :format(i, up, down)
+    .. "scope = \"global\", compatibility = \"backward_compatible\",\n  up = [==[\n%s\n]==],\n"
+    .. "  down = [==[\n%s\n]==],\n}\n"):format(i, up, down)
 end
 
 local function write_files(dir)
@@ -91,7 +91,7 @@ local function per_file(bench, dir)
     local migration = assert(registry.load(entry))
     local t1 = sys.monotonic()
     local view = context.migration(migration)
-    local _ = view.up, view.down
+    assert(view.up and view.down)
     local t2 = sys.monotonic()
     engine.run { rules = rules, settings = settings, migrations = { migration }, registry = entries, moment = "check",
       now = "2025-01-01" }
@@ -118,7 +118,8 @@ return {
       local times, peaks = bench.compare(bench.rounds, {
         { name = "moonbird", command = { bench.moonbird, "-C", dir, "check" } },
       })
-      bench.row(("check %d migrations"):format(FILES), bench.ms(times.moonbird), times.moonbird, "a limit", SECONDS, " s")
+      bench.row(("check %d migrations"):format(FILES), bench.ms(times.moonbird), times.moonbird, "a limit", SECONDS,
+        " s")
       bench.row("  peak memory", ("%.1f MiB"):format(peaks.moonbird), peaks.moonbird, "a limit", MEBIBYTES, " MiB")
       per_file(bench, dir)
     end,

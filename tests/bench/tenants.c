@@ -1,14 +1,17 @@
-/* bench_tenants [--prepared] [--databases] CONNINFO LIKE FILE VERSION ID CONNECTIONS
+/*
+ * bench_tenants [--prepared] [--databases] CONNINFO LIKE FILE VERSION ID CONNECTIONS
  *
- * What a careful programmer would write by hand to migrate many tenants of a database: nothing but libpq and
- * poll(). It is what the benchmark holds the engine against, so it does what the engine does and not less: for
- * each tenant one transaction of the same settings, the same door (enter), the statements of FILE (one per
- * line) and the same row of the journal, sent as one pipeline with one Sync, committed without waiting for the
- * disk; at the end one commit that waits for all of them. The journal must be there already.
+ * What a careful programmer would write by hand to migrate many tenants of a database: nothing but
+ * libpq and poll(). It is what the benchmark holds the engine against, so it does what the engine
+ * does and not less: for each tenant one transaction of the same settings, the same door (enter),
+ * the statements of FILE (one per line) and the same row of the journal, sent as one pipeline with
+ * one Sync, committed without waiting for the disk; at the end one commit that waits for all of
+ * them. The journal must be there already.
  *
- * LIKE selects schemas, or with --databases databases of which each has a journal of its own: there a
- * connection is opened, used for one tenant and closed. --prepared prepares the two statements that are the
- * same for all tenants, which the engine does not. */
+ * LIKE selects schemas, or with --databases databases of which each has a journal of its own: there
+ * a connection is opened, used for one tenant and closed. --prepared prepares the two statements
+ * that are the same for all tenants.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -37,10 +40,13 @@ static const char ENTER_DATABASE[] =
 static const char RECORD[] = "select moonbird.record($1, $2, $3::jsonb)";
 static const char SCHEMAS[] =
     "select nspname, quote_ident(nspname), coalesce(j.head, 0) from pg_namespace left join "
-    "(select target, max(ordinal) as head from moonbird.journal group by target) j on j.target = nspname "
+    "(select target, max(ordinal) as head from moonbird.journal group by target) j "
+    "on j.target = nspname "
     "where nspname like $1 order by 1";
-static const char DATABASES[] = "select datname, datname, 0 from pg_database where datname like $1 order by 1";
-static const char HEAD[] = "select coalesce(max(ordinal), 0) from moonbird.journal where target = $1";
+static const char DATABASES[] =
+    "select datname, datname, 0 from pg_database where datname like $1 order by 1";
+static const char HEAD[] =
+    "select coalesce(max(ordinal), 0) from moonbird.journal where target = $1";
 static const char FLUSH[] = "select pg_logical_emit_message(true, 'bench', 'flush')";
 
 typedef enum { CONNECTING, PREPARING, READING_HEAD, STEPPING, ENDED } phase;
@@ -103,18 +109,21 @@ static void read_statements(const char *path)
     fclose(file);
 }
 
-/* The event as the engine writes it, made once for all tenants: the same keys, values of the same length. */
+/* The event as the engine writes it, made once for all tenants: the same keys, values of the same
+ * length. */
 static void make_event(const char *version, const char *id)
 {
     static const char hash[] = "3f1c9ad27be86054f1c0d9a2b3e47586d9c8b7a6f5e4d3c2b1a0918273645546";
     char host[256] = "";
     gethostname(host, sizeof host - 1);
-    int n = snprintf(job.event, sizeof job.event,
-                     "{\"applies\":true,\"checksum\":\"%s\",\"compatibility\":\"backward_compatible\",\"direction\":\"up\","
-                     "\"engine\":\"0.1.0\",\"event\":\"apply\",\"host\":\"%s\",\"id\":\"%s\",\"name\":\"%s\","
-                     "\"os_user\":\"root\",\"outcome\":\"done\",\"phase\":\"expand\",\"plan\":\"%s\","
-                     "\"run\":\"%.32s\",\"scope\":\"tenant\",\"version\":%s,\"version_text\":\"%s\"}",
-                     hash, host, id, id, hash, hash, version, version);
+    int n = snprintf(
+        job.event, sizeof job.event,
+        "{\"applies\":true,\"checksum\":\"%s\",\"compatibility\":\"backward_compatible\","
+        "\"direction\":\"up\",\"engine\":\"0.1.0\",\"event\":\"apply\",\"host\":\"%s\","
+        "\"id\":\"%s\",\"name\":\"%s\",\"os_user\":\"root\",\"outcome\":\"done\","
+        "\"phase\":\"expand\",\"plan\":\"%s\",\"run\":\"%.32s\",\"scope\":\"tenant\","
+        "\"version\":%s,\"version_text\":\"%s\"}",
+        hash, host, id, id, hash, hash, version, version);
     if (n < 0 || (size_t)n >= sizeof job.event)
         die("the event is too long");
 }
@@ -135,7 +144,7 @@ static PGconn *connect_now(void)
     return pg;
 }
 
-/* Sending ------------------------------------------------------------------------------------------------ */
+/* Sending -------------------------------------------------------------------------------------- */
 
 static void must(const slot *s, int ok)
 {
@@ -158,7 +167,8 @@ static void end_batch(slot *s, phase next)
     flush(s);
 }
 
-static void send_one(const slot *s, const char *name, const char *sql, int count, const char *const *values)
+static void send_one(const slot *s, const char *name, const char *sql, int count,
+                     const char *const *values)
 {
     if (name && job.prepared)
         must(s, PQsendQueryPrepared(s->pg, name, count, values, NULL, NULL, 0));
@@ -173,15 +183,16 @@ static void send_step(slot *s)
     snprintf(head, sizeof head, "%ld", s->head);
     snprintf(ordinal, sizeof ordinal, "%ld", s->head + 1);
     if (job.databases) {
-        const char *enter[] = { "1000ms", "0ms", "0", "off", name, head };
+        const char *enter[] = {"1000ms", "0ms", "0", "off", name, head};
         send_one(s, "enter", ENTER_DATABASE, 6, enter);
     } else {
-        const char *enter[] = { "1000ms", "0ms", "0", "off", PQgetvalue(job.tenants, s->tenant, 1), name, head };
+        const char *path = PQgetvalue(job.tenants, s->tenant, 1);
+        const char *enter[] = {"1000ms", "0ms", "0", "off", path, name, head};
         send_one(s, "enter", ENTER, 7, enter);
     }
     for (int i = 0; i < job.statement_count; i++)
         send_one(s, NULL, job.statements[i], 0, NULL);
-    const char *record[] = { name, ordinal, job.event };
+    const char *record[] = {name, ordinal, job.event};
     send_one(s, "record", RECORD, 3, record);
     end_batch(s, STEPPING);
 }
@@ -189,8 +200,8 @@ static void send_step(slot *s)
 static void begin_connect(slot *s)
 {
     if (job.databases) {
-        const char *keys[] = { "dbname", "dbname", NULL };
-        const char *values[] = { job.conninfo, PQgetvalue(job.tenants, s->tenant, 0), NULL };
+        const char *keys[] = {"dbname", "dbname", NULL};
+        const char *values[] = {job.conninfo, PQgetvalue(job.tenants, s->tenant, 0), NULL};
         s->pg = PQconnectStartParams(keys, values, 1);
     } else {
         s->pg = PQconnectStart(job.conninfo);
@@ -220,14 +231,14 @@ static void next_tenant(slot *s)
         send_step(s);
 }
 
-/* Receiving ---------------------------------------------------------------------------------------------- */
+/* Receiving ------------------------------------------------------------------------------------ */
 
 static void connected(slot *s)
 {
     must(s, PQsetnonblocking(s->pg, 1) == 0);
     must(s, PQenterPipelineMode(s->pg));
     if (job.databases) {
-        const char *values[] = { PQgetvalue(job.tenants, s->tenant, 0) };
+        const char *values[] = {PQgetvalue(job.tenants, s->tenant, 0)};
         send_one(s, NULL, HEAD, 1, values);
         end_batch(s, READING_HEAD);
     } else if (job.prepared) {
@@ -265,8 +276,10 @@ static bool receive(slot *s)
         if (!result)
             continue; /* between two statements of a pipeline */
         ExecStatusType status = PQresultStatus(result);
-        if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK && status != PGRES_PIPELINE_SYNC)
-            die("tenant %s: %s", PQgetvalue(job.tenants, s->tenant, 0), PQresultErrorMessage(result));
+        if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK &&
+            status != PGRES_PIPELINE_SYNC)
+            die("tenant %s: %s", PQgetvalue(job.tenants, s->tenant, 0),
+                PQresultErrorMessage(result));
         if (s->phase == READING_HEAD && status == PGRES_TUPLES_OK)
             s->head = strtol(PQgetvalue(result, 0, 0), NULL, 10);
         PQclear(result);
@@ -307,12 +320,13 @@ static void run(void)
             if (s->phase == ENDED)
                 continue;
             waiting[count] = s;
-            fds[count++] = (struct pollfd){ .fd = PQsocket(s->pg), .events = s->events };
+            fds[count++] = (struct pollfd){.fd = PQsocket(s->pg), .events = s->events};
         }
         if (count == 0)
             return;
-        if (poll(fds, count, 60000) <= 0)
-            die("poll: %s", errno ? strerror(errno) : "nothing for a minute");
+        int ready = poll(fds, count, 60000);
+        if (ready <= 0)
+            die("poll: %s", ready < 0 ? strerror(errno) : "nothing for a minute");
         for (nfds_t i = 0; i < count; i++)
             if (fds[i].revents)
                 wake(waiting[i], fds[i].revents);
@@ -343,7 +357,7 @@ int main(int argc, char **argv)
     make_event(argv[at + 3], argv[at + 4]);
 
     PGconn *pg = connect_now();
-    const char *like[] = { argv[at + 1] };
+    const char *like[] = {argv[at + 1]};
     job.tenants = query(pg, job.databases ? DATABASES : SCHEMAS, 1, like);
     job.tenant_count = PQntuples(job.tenants);
     run();

@@ -1,4 +1,5 @@
 -- moonbird check: what it finds in files, its outputs, its exit statuses; without a database.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

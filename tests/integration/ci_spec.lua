@@ -1,4 +1,5 @@
 -- moonbird ci: what it proves, what it finds, and that it keeps its hands off what is in use.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

@@ -1,4 +1,5 @@
 -- The commands around migrations, and the options that every command has.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

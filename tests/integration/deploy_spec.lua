@@ -1,4 +1,5 @@
 --- `moonbird deploy`: waiting, what it ends with, and the diagnostics it leaves behind, however it ends.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

@@ -1,4 +1,5 @@
 -- examples/ci: the very commands of its workflow, run in a scratch repository as the CI system would.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

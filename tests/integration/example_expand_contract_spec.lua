@@ -1,5 +1,6 @@
 -- examples/expand-contract from end to end: three releases, the old and the new application beside each other, the
 -- contract held back and allowed, and the way back. And the spec that users copy from it runs as it is.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local process = require "moonbird.core.process"

@@ -1,4 +1,5 @@
 -- The example projects, each run from end to end by the real binary on an embedded PostgreSQL of its own.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local async = helper.async

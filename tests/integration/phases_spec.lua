@@ -1,5 +1,6 @@
 --- Expand and contract against a real database: what `up` applies, what it holds back, what the history of a
 --- target allows, and that a refusal leaves everything as it was.
+-- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local async = helper.async

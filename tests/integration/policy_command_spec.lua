@@ -1,4 +1,5 @@
 -- moonbird policy: list, explain, test, waivers, facts; and moonbird.testing in plain busted.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

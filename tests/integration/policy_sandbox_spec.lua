@@ -1,5 +1,6 @@
 -- A pull request from a stranger: its migrations and rules must not read a file, the environment or the journal, not
 -- run forever, and not hide what other rules found. All through `moonbird check`, as CI runs it.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

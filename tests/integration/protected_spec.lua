@@ -1,4 +1,5 @@
 --- Protected environments: who may run what there, and what an emergency leaves in the journal.
+-- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local async = helper.async

@@ -1,4 +1,5 @@
 -- `moonbird renumber` on real projects and repositories, and what `new` leaves for it.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

@@ -1,4 +1,5 @@
 -- What `init` and `new` write: it passes its own check, as soon as the template says what the migration is for.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

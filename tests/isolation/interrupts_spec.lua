@@ -4,6 +4,7 @@ local cluster = require "moonbird.core.cluster"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local task = require "moonbird.core.task"
 local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
 local sys = require "moonbird.core.sys"
@@ -286,6 +287,38 @@ describe("a server that goes away", function()
     goes_away(function(home)
       assert(cluster.stop(home, { force = true }))
     end)
+  end))
+
+  it("killed hard again and again under a client of small statements: the client always ends", helper.async(function()
+    local dir = helper.project { ["migrations/001_small.lua"] = [[
+      return { irreversible = "it never ends", up = function(db)
+        for i = 1, 100000000 do db:value("select repeat('x', 5000)") end
+      end }]] }
+    for round = 1, 6 do
+      local server = assert(cluster.open { dir = helper.tmpdir() .. "/pg" })
+      local child = helper.spawn({ "up" }, { env = { DATABASE_URL = server.url }, cwd = dir })
+      local watcher = connect(server.params)
+      helper.eventually("it runs", function()
+        return watcher:value("select count(*) from pg_stat_activity where query like 'select repeat%' ") > 0
+      end)
+      local pids = {}
+      for pid in watcher:value("select string_agg(pid::text, ' ') from pg_stat_activity"):gmatch("%d+") do
+        pids[#pids + 1] = math.tointeger(tonumber(pid))
+      end
+      watcher:close()
+      task.sleep(round * 7)
+      for _, pid in ipairs(pids) do -- the backends in the middle of a statement, then the postmaster
+        process.signal(pid, "KILL")
+      end
+      cluster.stop(server.dir, { force = true })
+      local result = child:wait(20000)
+      if not result then
+        child:kill("KILL")
+      end
+      assert.is_truthy(result, "it hangs in round " .. round)
+      assert.are_not.equal(0, result.status)
+      server:release()
+    end
   end))
 
   it("crashed in the middle of a migration: a clear error, the rerun completes", helper.async(function()

@@ -25,7 +25,7 @@ return { description = "Made up for the test of a rule", phase = "contract",
   up = "drop table old", down = "create table old (a int)" }]], line = 2, severity = "error" },
     { name = "a backfill", severity = "warning", message = "a backfill", line = 2, lua = [[
 return { description = "Made up for the test of a rule",
-  backfill = { made = "up" }, up = "select 1", irreversible = "made up" }]] },
+  backfill = { table = "t", set = "a = 1" }, up = "select 1", irreversible = "made up" }]] },
     { name = "a Lua function", lua = [[
 return { description = "Made up for the test of a rule",
   up = function(db)

@@ -11,6 +11,11 @@ return {
     { name = "drops a view", sql = "drop view active_users;" },
     { name = "changes a type", sql = "alter table users alter column id type int;" },
     { name = "new NOT NULL without a default", sql = "alter table users add column email text not null;" },
+    { name = "new NOT NULL whose default goes again", line = 7, message = "leaves the new column users.n NOT NULL",
+      sql = "alter table users add column n int not null default 0;\nalter table users alter column n drop default;" },
+    { name = "the same in three steps", line = 8, message = "leaves the new column",
+      sql = "alter table users add column n int default 0;\nalter table users alter column n set not null;\n"
+        .. "alter table users alter column n drop default;" },
     { name = "SET NOT NULL", sql = "alter table users alter column email set not null;" },
     { name = "moves a table to another schema", sql = "alter table users set schema archive;" },
     { name = "just before it runs, too", moment = "before", sql = "drop table users;" },
@@ -34,6 +39,10 @@ return {
   clean = {
     { name = "adds a column", sql = "alter table users add column display_name text;" },
     { name = "new NOT NULL with a default", sql = "alter table users add column n int not null default 0;" },
+    { name = "a default that goes again from a column that may be null, or an old one, or a new table's",
+      sql = "alter table users add column n int default 0;\nalter table users alter column n drop default;\n"
+        .. "alter table users alter column email drop default;\ncreate table t (n int not null default 0);\n"
+        .. "alter table t alter column n drop default;" },
     { name = "drops what the same migration made", sql = "create table t (id int, a int);\n"
       .. "alter table t drop column a;\nalter table t rename to u;\ndrop table u;" },
     { name = "an index and a constraint bother nobody who reads", sql = "drop index users_name;\n"

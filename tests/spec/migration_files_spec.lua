@@ -184,7 +184,7 @@ return {
     local m = load("001_x.lua", [[return {
       up = "select 1", phase = "contract", scope = "tenant", compatibility = "contract_breaking",
       timeouts = { lock = "2s", statement = 0 }, completes = { 3, "0004" }, irreversible = "because",
-      backfill = { table = "t" }, barrier = false, waivers = { { rule = "x" } }, owner = "me",
+      backfill = { table = "t", set = "a = 1" }, barrier = false, waivers = { { rule = "x" } }, owner = "me",
       purpose = "p", rationale = "r", id = "stable", tags = { "a" },
     }]])
     assert.are.same({ lock = 2000, statement = 0 }, m.timeouts)
@@ -193,7 +193,7 @@ return {
     assert.is_nil(m.down)
     assert.is_false(m.barrier)
     assert.are.equal("stable", m.stable_id)
-    assert.are.same({ table = "t" }, m.backfill)
+    assert.are.same({ table = "t", set = "a = 1", mode = "set", options = {} }, m.backfill)
   end)
 
   it("tells every problem of the table with its line", function()

@@ -17,6 +17,34 @@ local function shares(values)
   return list
 end
 
+-- What of the command line is said again by the command that does what is left. Not: which tenants (it names
+-- them), the canaries (they are done or failed), the URL (it may hold a password).
+local SAID_AGAIN = { "env", "to", "allow_contract", "allow_breaking", "allow_out_of_order", "emergency", "jobs",
+  "max_failures", "keep_going", "lock_wait", "lock_timeout", "statement_timeout", "timeout", "artifact" }
+local MILLISECONDS = { lock_wait = true, lock_timeout = true, statement_timeout = true, timeout = true }
+
+local function quoted(value)
+  local word = tostring(value)
+  return word:find("[^%w_.,:/=@%%+-]") and "'" .. word:gsub("'", "'\\''") .. "'" or word
+end
+
+--- The options given, as words of a command line.
+---@param args table
+---@return string[]
+function M.words(args)
+  local words = {}
+  for _, key in ipairs(SAID_AGAIN) do
+    local value = args[key]
+    local option = "--" .. key:gsub("_", "-")
+    if value == true then
+      words[#words + 1] = option
+    elseif value then
+      words[#words + 1] = ("%s %s"):format(option, quoted(MILLISECONDS[key] and value .. "ms" or value))
+    end
+  end
+  return words
+end
+
 --- Applies what is pending on the global target and its tenants.
 ---@param args table
 ---@param report moonbird.reporter
@@ -52,6 +80,8 @@ function M.up(args, report, run, target, entries, gate)
     max_failures = max_failures, keep_going = args.keep_going, deploy = args.command == "deploy",
     report = told, gate = gate, fleet = fleet,
   })
+  context.words = M.words(args)
+  context.chosen = #(args.tenant or {}) > 0 or #(args.exclude or {}) > 0 or args.shard ~= nil
   if context.survey then
     told:summary(context)
   end

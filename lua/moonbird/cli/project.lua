@@ -87,12 +87,9 @@ local function restrict(database)
   if not admin then
     return err
   end
-  local _
   for _, statement in ipairs { ("create role %s login"):format(PLAIN_ROLE),
     ("create database %s owner %s"):format(PLAIN_ROLE, PLAIN_ROLE) } do
-    if not err then
-      _, err = admin:query(statement)
-    end
+    err = err or select(2, admin:query(statement))
   end
   admin:close()
   database.params.user, database.params.dbname = PLAIN_ROLE, PLAIN_ROLE

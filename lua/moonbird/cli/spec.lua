@@ -75,6 +75,10 @@ local OUT_OF_ORDER = { long = "allow-out-of-order", help = "apply migrations old
 
 local ALLOW_CONTRACT = { long = "allow-contract", help = "apply contract migrations too" }
 local ALLOW_BREAKING = { long = "allow-breaking", help = "apply contract-breaking ones, with --allow-contract" }
+local BACKFILLS = { long = "backfills", arg = "HOW", choices = { "inline", "skip", "only" },
+  help = "run backfills in their place, leave them for `backfill run`, or run nothing else" }
+local RESTART = { long = "restart", help = "begin a backfill anew whose code was changed half-way" }
+local ADOPT = { long = "adopt", help = "go on with a backfill whose code was changed half-way" }
 local EMERGENCY = { long = "emergency", arg = "REASON",
   help = "act on a protected environment all the same; the reason is journaled" }
 
@@ -153,7 +157,8 @@ M.COMMANDS = {
     args = { { name = "VERSION", key = "which", help = "its version, or its file" } },
     options = { { long = "to", arg = "V", convert = version_text, help = "the new version (default: a free one)" } } },
   { name = "up", help = "apply the pending migrations",
-    options = with_times(with({ TO, steps(), DRY_RUN, OUT_OF_ORDER, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY },
+    options = with_times(with({ TO, steps(), DRY_RUN, OUT_OF_ORDER, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY,
+      BACKFILLS, RESTART, ADOPT },
       PICK, ROLLOUT, FLEET)) },
   { name = "down", help = "take back the newest migration (or more)",
     options = with_times(with({
@@ -163,7 +168,7 @@ M.COMMANDS = {
     options = with_times(with({ steps(" (default 1)"), ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY },
       PICK, ROLLOUT)) },
   { name = "deploy", help = "wait for the server, check, apply what is expand, verify: for a pipeline",
-    options = with_times(with({ TO, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY,
+    options = with_times(with({ TO, ALLOW_CONTRACT, ALLOW_BREAKING, EMERGENCY, BACKFILLS, RESTART, ADOPT,
       { long = "wait", arg = "TIME", convert = milliseconds, help = "how long to wait for the server (default 60s)" },
       { long = "artifact", arg = "FILE", help = "write the run's diagnostics as JSON, also when it fails" },
       { long = "sarif", arg = "FILE", help = "write the policy's findings as SARIF 2.1.0" },
@@ -201,6 +206,7 @@ M.COMMANDS = {
     options = {
       { long = "base", arg = "REF", help = "compare with this branch or commit, and apply what it has first" },
       { long = "no-undo", help = "do not take back and apply again" },
+      { long = "superuser", help = "on the throwaway cluster, run as its superuser: only for files you trust" },
       { long = "artifact", arg = "FILE", help = "write the result as JSON, also when it fails" },
       TIMES[#TIMES],
       table.unpack(OUTPUTS) } },

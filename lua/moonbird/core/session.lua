@@ -129,15 +129,25 @@ function M:simple(sql)
 end
 
 --- Runs several statements in one round trip as one implicit transaction.
----@param items table[] { sql, param, ..., n = number of parameters }
----@return userdata[]|nil results
+---@param items table[] { sql, param, ..., n = number of parameters, prepared = name it is kept prepared under }
+---@param discard? boolean nobody wants the results
+---@return userdata[]|true|nil results true with `discard`
 ---@return moonbird.error? err with .index, the number of the item that failed
-function M:batch(items)
+function M:batch(items, discard)
   local ok, err = usable(self)
   if not ok then
     return nil, err
   end
-  return finish(self, self.conn:batch(items))
+  return finish(self, self.conn:batch(items, discard))
+end
+
+--- Drops everything a session keeps: settings, prepared statements, temporary tables.
+---@return true|nil
+---@return moonbird.error? err
+function M:discard_all()
+  local results, err = self:simple("discard all")
+  self.conn:forget_prepared()
+  return results and true, err
 end
 
 --- Starts a statement without waiting for it; the answer lands in cursor.result or cursor.err when the

@@ -90,7 +90,9 @@ function M.step(target, step, budget)
   local timeouts = M.timeouts(run, step.migration)
   while true do
     local ok, err
-    if step.transactional then
+    if step.direction == "up" and step.migration.backfill then
+      ok, err = require("moonbird.exec.backfill.run").attempt(target, step, timeouts)
+    elseif step.transactional then
       ok, err = retry_step(target, step, timeouts)
     else
       ok, err = run.monitor:watch(step, target.session:pid(), function()
@@ -129,7 +131,9 @@ end
 ---@return true|nil
 ---@return moonbird.error? err
 function M.once(target, step, timeouts)
-  if step.transactional then
+  if step.direction == "up" and step.migration.backfill then
+    return require("moonbird.exec.backfill.run").attempt(target, step, timeouts)
+  elseif step.transactional then
     return require("moonbird.exec.transactional").attempt(target, step, timeouts)
   end
   return require("moonbird.exec.nontransactional").attempt(target, step, timeouts)
@@ -159,6 +163,10 @@ local function run_steps(target, steps, budget, done)
     done[#done + 1] = { step = step, duration_ms = took }
     M.note_applied(target, step)
     err = gate and gate:after(target, step, took)
+    if not err and step.moved then -- while the backfill ran others applied migrations: plan again
+      target.head = -1
+      err = error_.new("history_moved", "the history moved on while a backfill ran")
+    end
     if err then
       return nil, err
     end
@@ -312,7 +320,8 @@ function M.run(target, entries, direction, options)
   local vetted = {} -- versions the policy has looked at, as far as files tell
   while true do
     local left = { to = options.to, steps = wanted and wanted - #done,
-      only = options.only, allow_out_of_order = options.allow_out_of_order, allow = options.allow }
+      only = options.only, allow_out_of_order = options.allow_out_of_order, allow = options.allow,
+      backfills = options.backfills }
     if not target.state.exists then
       -- Files are read and checked before anything is made on the server.
       local early_steps, early = planner(target, entries, left)

@@ -197,8 +197,9 @@ function M.hashes(session, schemas, exclude)
   local options = { relative = schemas ~= nil, exclude = exclude }
   local values = conditions(options)
   if schemas then
-    -- As a parameter: thousands of names would be repeated in the text of each query.
-    values.S, values.G = "(n.nspname = any ($1::name[]))", "false"
+    -- As a parameter: thousands of names would be repeated in the text of each query. And as a set: planned as
+    -- `= any`, 10,000 schemas take five times as long.
+    values.S, values.G = "(n.nspname in (select unnest($1::name[])))", "false"
   end
   local texts = {}
   for i, query in ipairs(queries.list(session:server_version())) do

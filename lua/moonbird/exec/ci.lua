@@ -43,7 +43,7 @@ local function tidy(self)
   if self.target.session.doomed then
     return
   end
-  local _, err = self.target.session:query "discard all"
+  local _, err = self.target.session:discard_all()
   return err
 end
 

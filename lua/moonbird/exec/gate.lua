@@ -243,13 +243,28 @@ local history_mt = {
   end,
 }
 
+--- How far backfills are, asked where a contract migration is to complete something.
+local function backfills_of(target, step)
+  local backfills = {}
+  local wanted = step and step.direction == "up" and step.migration.phase == "contract" and step.migration.completes
+  if wanted and target.state.exists then
+    local store = require("moonbird.core.backfill").new(target.run.journal)
+    for _, row in ipairs(store:progress(target.session, target.name) or {}) do
+      backfills[row.version] = { done = row.status == "done", share = row.share }
+    end
+  end
+  return backfills
+end
+
 --- What rules see of a target's journal.
 ---@param target moonbird.target
+---@param step? moonbird.step the one that is looked at
 ---@return table
-function M.history(target)
-  return setmetatable({ target = target.name, exists = target.state.exists, backfills = {}, rows = function()
-    return target.state.applied
-  end }, history_mt)
+function M.history(target, step)
+  return setmetatable({ target = target.name, exists = target.state.exists, backfills = backfills_of(target, step),
+    rows = function()
+      return target.state.applied
+    end }, history_mt)
 end
 
 --- All files with what is known of them: a loaded migration, or its entry and what the journal says.
@@ -347,7 +362,7 @@ end
 function M:ask(target, step)
   return self:look("step", {
     moment = "before", direction = step.direction, migrations = { step.migration }, registry = self.registry,
-    ledger = self.ledger, history = M.history(target),
+    ledger = self.ledger, history = M.history(target, step),
     live = self.strict and require("moonbird.exec.live").new(target) or nil,
   }, function(rule)
     return rule.per ~= "registry" and asks(rule, "history", "live") and not asks(rule, "git", "step", "recording")
@@ -402,7 +417,8 @@ end
 --- All that was found in this run, as one outcome.
 ---@return moonbird.policy.outcome
 function M:outcome()
-  local all = { findings = {}, unchecked = {}, opaque = {}, waivers = {}, checked = self.checked, rules = self.rules or {} }
+  local all = { findings = {}, unchecked = {}, opaque = {}, waivers = {}, checked = self.checked,
+    rules = self.rules or {} }
   local seen = {}
   for _, outcome in ipairs(self.outcomes) do
     for _, list in ipairs { "findings", "unchecked", "opaque", "waivers" } do

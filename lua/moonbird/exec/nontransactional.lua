@@ -207,7 +207,7 @@ function M.attempt(target, step, timeouts)
   target.session:rollback()
   if not target.session.doomed and not target.pooled then
     -- What the step SET for its session must not reach the next one.
-    local _, failure = target.session:simple("discard all")
+    local _, failure = target.session:discard_all()
     ok, err = ok and not failure, err or failure
   end
   held:rollback()

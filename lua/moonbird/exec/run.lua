@@ -3,6 +3,7 @@ local embedded = require "moonbird.core.embedded"
 local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
 local journal = require "moonbird.core.journal"
+local sandbox = require "moonbird.core.sandbox"
 local session = require "moonbird.core.session"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
@@ -151,6 +152,13 @@ end
 ---@return integer|nil
 function M:time_left()
   return self.deadline and math.max(0, self.deadline - task.now())
+end
+
+--- How long a script may compute without a wait: the sandbox's own limit, and never beyond the run's end.
+---@return integer|nil seconds nil: the sandbox's own
+function M:script_seconds()
+  local left = self:time_left()
+  return left and math.min(sandbox.SECONDS, math.max(1, left // 1000)) or nil
 end
 
 --- An error when the run's time is over.

@@ -154,7 +154,7 @@ function M.run(self, fn)
   }
   local limits = target.run.config.limits or {}
   local ok, err = sandbox.run { fn = fn, args = { handle }, name = self.step.migration.file,
-    instructions = limits.instructions, memory = limits.memory }
+    instructions = limits.instructions, memory = limits.memory, seconds = target.run:script_seconds() }
   if not ok then
     return nil, transactional.demote(err)
   end

@@ -55,11 +55,11 @@ end
 
 --- A target on a session that is open already, its state known: one of many tenants of a database.
 ---@param run moonbird.run
----@param spec { name: string, schema?: string, vars?: table, session: moonbird.session, state: table }
+---@param spec table name, schema?, shared? (schemas behind it), vars?, session (idle), state
 ---@return moonbird.target
 function M.adopt(run, spec)
-  return setmetatable({ run = run, name = spec.name, schema = spec.schema, vars = spec.vars or {}, unflushed = false,
-    session = spec.session, state = spec.state, head = spec.state.head }, M)
+  return setmetatable({ run = run, name = spec.name, schema = spec.schema, shared = spec.shared, unflushed = false,
+    vars = spec.vars or {}, session = spec.session, state = spec.state, head = spec.state.head }, M)
 end
 
 --- Opens the session anew, e.g. after it was lost.
@@ -156,11 +156,14 @@ function M:enter_item(timeouts, durable)
   return item
 end
 
---- The search_path of this target's steps: the tenant's schema, then what is configured; nil: the
---- session's own.
+--- The search_path of this target's steps: the tenant's schema, those that tenants share, then what is configured;
+--- nil: the session's own.
 ---@return string|nil
 function M:search_path()
   local parts = { self.schema and sql.ident(self.schema) }
+  for _, schema in ipairs(self.shared or {}) do
+    parts[#parts + 1] = sql.ident(schema)
+  end
   for _, schema in ipairs(self.run.config.search_path or {}) do
     parts[#parts + 1] = sql.ident(schema)
   end

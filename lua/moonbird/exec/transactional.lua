@@ -19,6 +19,9 @@ local M = {}
 ---@param step moonbird.step
 ---@return table
 function M.done_event(target, step)
+  if step.done_event then -- of a backfill's beginning
+    return step.done_event()
+  end
   local up = step.direction == "up"
   return target.run:event {
     event = up and "apply" or "revert",
@@ -106,14 +109,18 @@ end
 local function run_pipeline(target, step, timeouts)
   local run = target.run
   local items = { target:enter_item(timeouts, step.durable) }
+  if target.prepares then -- its text depends on these two only
+    items[1].prepared = ("moonbird_enter_%s%d"):format(step.durable and "d" or "n", #items[1])
+  end
   local list = statements_of(step.body)
   for i, st in ipairs(list) do
     items[i + 1] = { step.body.text:sub(st.first, st.last) }
     run.report:statement(step, step.body.text, st)
   end
   items[#items + 1] = run.journal:record_item(target.name, target.head + 1, done_json(target, step))
+  items[#items].prepared = target.prepares and "moonbird_record" or nil
   failpoint("step.before_send")
-  local results, err = target.session:batch(items)
+  local results, err = target.session:batch(items, true)
   failpoint("step.after_send")
   if results then
     return true
@@ -151,7 +158,7 @@ function M.run_body(target, step)
       args = { handle },
       name = step.migration.file,
       instructions = limits.instructions,
-      memory = limits.memory,
+      memory = limits.memory, seconds = target.run:script_seconds(),
     }
     if not ok then
       return nil, M.demote(err)
@@ -262,7 +269,7 @@ local function committed_after_all(target, step)
   end
   if target.head > head then
     local result
-    result, err = target.session:query(("select run = $3 and version = $4 and event in ('apply', 'revert') "
+    result, err = target.session:query(("select run = $3 and version = $4 and event in ('apply', 'revert', 'start') "
       .. "from %s.journal where target = $1 and ordinal = $2"):format(target.run.journal.quoted),
       { target.name, head + 1, target.run.id, step.migration.version })
     if not result then

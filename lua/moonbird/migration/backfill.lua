@@ -82,6 +82,8 @@ end
 M.read_bytes = size.parse_bytes
 M.read_time = time
 M.read_count = count
+M.read_flag = flag
+require("moonbird.migration.backfill_limits").add(M)
 
 --- Reads options, all or some.
 ---@param raw table

@@ -124,18 +124,15 @@ local function list_of_tables(value)
   return value
 end
 
-local function a_table(value)
-  if type(value) ~= "table" then
-    return nil, ("must be a table, not a %s"):format(type(value))
-  end
-  return value
+local function a_backfill(value)
+  return require("moonbird.migration.backfill").read(value)
 end
 
 --- All keys; each reads a raw value: the value kept, or nil, what is wrong ("must be ..."), a hint.
 M.keys = {
   description = text, phase = one_of("phase"), scope = one_of("scope"),
   compatibility = one_of("compatibility"), transaction = boolean, timeouts = timeouts, up = step,
-  down = step, irreversible = text, completes = versions, backfill = a_table, barrier = boolean,
+  down = step, irreversible = text, completes = versions, backfill = a_backfill, barrier = boolean,
   waivers = list_of_tables, owner = text, purpose = text, rationale = text, data_preservation = text, id = text,
   tags = tags,
 }
@@ -187,8 +184,11 @@ function M.read(value, report)
       fields[key] = good
     end
   end
-  if value.up == nil then
+  if value.up == nil and value.backfill == nil then
     complain(nil, "the migration has no \"up\"", "up is a function(db) or a string of SQL")
+  elseif value.backfill ~= nil and value.transaction == false then
+    complain("transaction", "the \"up\" of a backfill runs in one transaction",
+      "put what can't into a migration of its own, before this one")
   end
   if value.down ~= nil and value.irreversible ~= nil then
     complain("irreversible", "the migration has a \"down\" and says it is irreversible", "keep one of the two")

@@ -137,6 +137,9 @@ function M.read(entry, options)
     return nil, problems
   end
   fields.up, fields.down = make_step(entry, fields, "up", report), make_step(entry, fields, "down", report)
+  if fields.backfill and value.up == nil then
+    fields.up = { kind = "sql", text = "", blocks = {} } -- the rows are all there is to do
+  end
   fields.down_transaction = fields.down and fields.transaction
   if #problems > 0 then
     return nil, problems

@@ -70,12 +70,33 @@ local function problem_list(code, message, hint, items, text)
   return error_.new(code, message, { problems = problems, hint = hint })
 end
 
+--- Whether the kind of migration is one that this run leaves alone.
+---@param migration table loaded
+---@param backfills? "inline"|"skip"|"only"|fun(migration: table): boolean a function tells which run inline
+---@return string? reason
+---@return string? flags that would let it through
+local function held_backfill(migration, backfills)
+  if type(backfills) == "function" then
+    backfills = migration.backfill and not backfills(migration) and "skip" or "inline"
+  end
+  if migration.backfill and backfills == "skip" then
+    return "backfill", "`moonbird backfill run`"
+  elseif not migration.backfill and backfills == "only" then
+    return "not a backfill", "`moonbird up`"
+  end
+end
+
 --- Why a migration is not applied in this run; nil when it may be.
 ---@param migration table loaded
 ---@param allow { contract?: boolean, breaking?: boolean }
+---@param backfills? "inline"|"skip"|"only"|fun(migration: table): boolean
 ---@return string? reason
 ---@return string? flags that would let it through
-function M.held(migration, allow)
+function M.held(migration, allow, backfills)
+  local reason, flags = held_backfill(migration, backfills)
+  if reason then
+    return reason, flags
+  end
   if migration.phase ~= "contract" then
     return nil -- an expand migration that says it breaks is refused, not held back: see the rule "compatibility"
   end
@@ -92,13 +113,14 @@ function M.held(migration, allow)
   end
 end
 
---- Takes contract migrations out of those that are late: they are held back on purpose while newer ones go on.
+--- Takes contract migrations and backfills out of those that are late: they are held back on purpose while newer
+--- ones go on.
 ---@param comparison moonbird.comparison
 ---@param migrations table[] loaded
 function M.excuse_contracts(comparison, migrations)
   local contracts, late = {}, {}
   for _, migration in ipairs(migrations) do
-    contracts[migration.version] = migration.phase == "contract"
+    contracts[migration.version] = migration.phase == "contract" or migration.backfill ~= nil
   end
   for _, entry in ipairs(comparison.out_of_order) do
     late[#late + 1] = not contracts[entry.version] and entry or nil
@@ -188,13 +210,13 @@ end
 
 --- Parts what may run from what is held back.
 ---@param migrations table[] loaded, in order
----@param options { steps?: integer, allow?: { contract?: boolean, breaking?: boolean } }
+---@param options { steps?: integer, allow?: { contract?: boolean, breaking?: boolean }, backfills?: any }
 ---@return table[] runnable
 ---@return { migration: table, reason: string, flags: string }[] held
 function M.hold_back(migrations, options)
   local runnable, held = {}, {}
   for _, migration in ipairs(migrations) do
-    local reason, flags = M.held(migration, options.allow or {})
+    local reason, flags = M.held(migration, options.allow or {}, options.backfills)
     if reason then
       held[#held + 1] = { migration = migration, reason = reason, flags = flags }
     elseif not options.steps or #runnable < options.steps then

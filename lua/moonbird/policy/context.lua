@@ -64,10 +64,27 @@ function M.registry(migrations)
       stable_id = migration.stable_id, phase = migration.phase, scope = migration.scope,
       compatibility = migration.compatibility, completes = migration.completes, checksum = migration.checksum,
       backfill = migration.backfill ~= nil }
-    list[i] = item
+    list[i], loaded[item] = item, migration
     list.by_version[migration.version] = list.by_version[migration.version] or item
   end
   return list
+end
+
+--- The statements of a migration's step whose text mentions a name. They are worked out at each call: only a rule that
+--- is in doubt about another migration asks, and a large folder's facts are not kept for it.
+---@param item table of the registry
+---@param direction "up"|"down"
+---@param name string
+---@return table[]? statements none where the name is not mentioned; nil where the file is not loaded, or in part Lua
+function M.mentions(item, direction, name)
+  local migration = loaded[item]
+  local step = migration and rawget(migration, direction)
+  if not step or (step.kind == "function" and not migration.recorded) then
+    return nil
+  elseif step.kind ~= "function" and not migration.text:lower():find(name:lower(), 1, true) then
+    return {}
+  end
+  return facts.step(migration, direction).statements
 end
 
 local context_mt = {

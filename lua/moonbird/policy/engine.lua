@@ -304,7 +304,7 @@ local function new_context(state, options, view)
     environment = options.environment or {}, run = options.run or { allow = {} }, migration = view,
     registry = state.registry, ledger = options.ledger, history = options.history, git = options.git,
     live = options.live, step = options.step, tenants = options.tenants, waivers = state.waivers,
-    report = state.report,
+    journal_schema = options.settings.journal_schema, report = state.report,
   }
 end
 

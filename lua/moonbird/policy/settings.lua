@@ -170,6 +170,7 @@ function M.read(conf, rules)
     allow_contract = raw.allow_contract or false,
     allow_breaking = raw.allow_breaking or false,
     up = raw.up or "gates",
+    journal_schema = conf.journal and conf.journal.schema or "moonbird",
   }
   if type(settings.dir) ~= "string" then
     complain({ "policy", "dir" }, "\"policy.dir\" must be the name of a folder")

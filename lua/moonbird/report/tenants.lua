@@ -131,6 +131,15 @@ end
 
 ---@param tenant table
 ---@param err moonbird.error
+---@param ms integer how long it is waited for
+function M:server_away(tenant, err, ms)
+  self.report:log("warn", ("%s: the server does not take it: %s; trying again for %s"):format(tenant.name, err.message,
+    duration.format(ms)))
+  event(self, "server_away", { tenant = tenant.name, error = err.message })
+end
+
+---@param tenant table
+---@param err moonbird.error
 function M:tenant_failed(tenant, err)
   self.running[tenant] = nil
   self.report:log("error", ("%s: %s"):format(tenant.name, tostring(err)))
@@ -193,6 +202,9 @@ end
 ---@param context table
 ---@return string
 function M.retry_command(context)
+  if context.fleet then
+    return context.fleet.retry
+  end
   local names = {}
   local words = { "moonbird", context.command or context.run.command, table.unpack(context.words or {}) }
   for _, failure in ipairs(context.failures) do
@@ -202,8 +214,8 @@ function M.retry_command(context)
     names[#names + 1] = tenant.name
   end
   table.sort(names)
-  if #names > 50 or context.global_left then
-    return table.concat(words, " ") -- what is done is skipped anyway
+  if #names > 50 and not context.chosen then
+    return table.concat(words, " ") -- all were meant, and what is done is skipped
   end
   for _, name in ipairs(names) do
     words[#words + 1] = "--tenant " .. quoted(name)
@@ -219,6 +231,9 @@ function M:summary(context)
     local names = table.concat(group.tenants, ", ", 1, math.min(NAMED, #group.tenants))
     report:print(("%s %s: %s%s"):format(out.red(text.count(#group.tenants, "tenant") .. " failed"),
       group.err.migration or "", tostring(group.err), #group.tenants > 0 and "" or ""))
+    if group.err.hint then
+      report:print("    hint: " .. group.err.hint)
+    end
     report:print(("    %s%s"):format(names, #group.tenants > NAMED
       and (" and %d more"):format(#group.tenants - NAMED) or ""))
   end
@@ -234,7 +249,7 @@ function M:summary(context)
   add(#context.pinned, "pinned")
   add(#context.ahead, "ahead of these files")
   report:print(("%s in %s"):format(table.concat(parts, ", "), duration.format(task.now() - self.began)))
-  if #context.failures + #context.left > 0 then
+  if #context.failures + #context.left > 0 and M.retry_command(context) then
     report:print("to go on: " .. M.retry_command(context))
   end
 end
@@ -254,6 +269,7 @@ function M.data(context)
   local groups = json.array {}
   for i, group in ipairs(M.groups(context.failures)) do
     groups[i] = { error = group.err.message, code = group.err.code, sqlstate = group.err.sqlstate,
+      hint = group.err.hint, detail = group.err.detail,
       migration = group.err.migration, file = group.err.file, line = group.err.line, count = #group.tenants,
       tenants = json.array(group.tenants) }
   end

@@ -13,7 +13,7 @@ local M = {}
 ---@class moonbird.tenant
 ---@field name string its target in the journal
 ---@field schema? string
----@field vars table<string, any>
+---@field vars? table<string, any>
 ---@field labels table<string, any>
 ---@field where? moonbird.tenants.where nil: the project's own database
 ---@field from string which source said so
@@ -31,10 +31,16 @@ local FIELDS = { name = "string", schema = "string", vars = "table", labels = "t
 
 local RESERVED_SCHEMAS = "^pg_"
 
+-- What most tenants have; nobody writes to labels.
+local EMPTY = {}
+
 --- Labels given as a list are flags.
 local function labels_of(value)
+  if not value then
+    return EMPTY
+  end
   local labels = {}
-  for key, item in pairs(value or {}) do
+  for key, item in pairs(value) do
     if math.type(key) == "integer" then
       labels[tostring(item)] = true
     else
@@ -83,7 +89,7 @@ local function normalise(item, from)
     return nil, ("%s gave a tenant without a name"):format(from)
   end
   local where = M.where(item.url, item.database, item.host)
-  return { name = name, schema = item.schema or (not where and name) or nil, vars = item.vars or {},
+  return { name = name, schema = item.schema or (not where and name) or nil, vars = item.vars,
     labels = labels_of(item.labels), where = where, from = from }
 end
 
@@ -238,15 +244,15 @@ local function find_missing(tenants, context, complain)
       names[i], owners[tenant.schema] = tenant.schema, tenant
     end
     local session, err = context.open(list[1].where)
-    if not session then
-      return err
-    end
     local result
-    result, err = session:query(MISSING, { literal.array(names) })
-    if not result then
+    if session then
+      result, err = session:query(MISSING, { literal.array(names) })
+    end
+    -- A tenant's own database that refuses is that tenant's failure, when its turn comes.
+    if not result and (key == "" or err.code ~= "connect") then
       return err
     end
-    for _, row in ipairs(result:rows()) do
+    for _, row in ipairs(result and result:rows() or {}) do
       complain(("the schema \"%s\" of tenant \"%s\" does not exist"):format(row.name, owners[row.name].name),
         ("`moonbird tenant add %s` makes it"):format(owners[row.name].name))
     end
@@ -310,9 +316,14 @@ function M.all(settings, context)
     return nil, error_.new("config", #problems == 1 and problems[1].message
       or text_util.count(#problems, "problem") .. " with the tenants", { problems = problems })
   end
-  table.sort(tenants, function(a, b)
-    return a.name < b.name
-  end)
+  for i = 2, #tenants do
+    if tenants[i].name < tenants[i - 1].name then
+      table.sort(tenants, function(a, b)
+        return a.name < b.name
+      end)
+      break
+    end
+  end
   return tenants
 end
 

@@ -35,9 +35,17 @@ local function matcher(word)
 end
 
 local function matching(tenants, words, what)
-  local chosen = {}
+  local chosen, by_name = {}, {}
+  for _, tenant in ipairs(tenants) do
+    by_name[tenant.name] = true
+  end
   for _, word in ipairs(words) do
     local matches, any = matcher(word), false
+    if by_name[word] then -- a name that looks like a glob is a name
+      matches = function(tenant)
+        return tenant.name == word
+      end
+    end
     for _, tenant in ipairs(tenants) do
       if matches(tenant) then
         chosen[tenant], any = true, true
@@ -113,9 +121,10 @@ end
 --- Parts tenants into waves. Each share is of all; what is left is the last wave.
 ---@param tenants table[]
 ---@param shares table[] { count } | { percent } | { name }
+---@param all? table[] also those that were not picked: a canary of that name is none of these, but no mistake
 ---@return { name: string, tenants: table[], canary: boolean }[]
 ---@return moonbird.error? err a named canary that is no tenant
-function M.waves(tenants, shares)
+function M.waves(tenants, shares, all)
   if #shares == 0 then
     return { { name = "all", tenants = tenants, canary = false } }
   end
@@ -131,7 +140,7 @@ function M.waves(tenants, shares)
   for i, share in ipairs(shares) do
     local wave = { name = ("wave %d"):format(i), tenants = {}, canary = true }
     if share.name then
-      local chosen, err = matching(tenants, { share.name }, "the canary")
+      local chosen, err = matching(all or tenants, { share.name }, "the canary")
       if not chosen then
         return nil, err
       end

@@ -34,4 +34,17 @@ function M.parse_count(value)
   return parse(value, counts, "50000000 or \"50M\"")
 end
 
+--- A number of bytes for people: "0 B", "12 kB", "1.5 GB".
+---@param n number
+---@return string
+function M.format(n)
+  local unit = 1
+  local names = { "B", "kB", "MB", "GB", "TB" }
+  while math.abs(n) >= 1024 and names[unit + 1] do
+    n, unit = n / 1024, unit + 1
+  end
+  local text = unit > 1 and math.abs(n) < 9.95 and ("%.1f"):format(n):gsub("%.0$", "") or ("%.0f"):format(n)
+  return text .. " " .. names[unit]
+end
+
 return M

@@ -46,6 +46,7 @@ end
 local function work(args, report, artifact, conf, gate)
   return function(run, target, entries)
     run.gate = gate
+    run.backfill = { restart = args.restart, adopt = args.adopt }
     if artifact then
       artifact:where(conf, run, target.session:parameter("server_version"))
     end
@@ -53,7 +54,10 @@ local function work(args, report, artifact, conf, gate)
       return require("moonbird.cli.fleet").up(args, report, run, target, entries, gate)
     end
     local started = task.now()
-    local done, err, so_far = apply.run(target, entries, "up", { to = args.to, allow = gate.allow })
+    local done, err, so_far = apply.run(target, entries, "up", { to = args.to, allow = gate.allow,
+      backfills = args.backfills or function(migration)
+        return require("moonbird.exec.backfill.run").small(target, migration)
+      end })
     local result = { target = target.name, run = run.id, steps = up.done_data(so_far or done or {}),
       held = up.held_data(target) }
     if not done then

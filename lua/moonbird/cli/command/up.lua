@@ -63,7 +63,7 @@ function M.go(args, report, direction)
     return nil, require("moonbird.cli.fleet_runs").refused(args)
   end
   local options = { to = args.to, steps = args.steps, allow_out_of_order = args.allow_out_of_order,
-    allow = gate.allow }
+    allow = gate.allow, backfills = args.backfills }
   local function idle(run, target)
     report:print("nothing to do: the database is up to date")
     return { target = target.name, run = run.id, steps = json.array {} }
@@ -74,6 +74,7 @@ function M.go(args, report, direction)
     idle = direction == "up" and not args.dry_run and not args.to and not conf.tenants and idle or nil,
   }, function(run, target, entries)
     run.gate = gate
+    run.backfill = { restart = args.restart, adopt = args.adopt }
     if conf.tenants and direction == "up" and not args.dry_run then
       return require("moonbird.cli.fleet").up(args, report, run, target, entries, gate)
     end

@@ -168,7 +168,10 @@ local function work(args, report, run, target, entries, settings, gate)
       return nil, err
     end
     local ok
-    ok, err = survey:read_states()
+    ok, err = tenants.ensure_journal(run, target)
+    if ok then
+      ok, err = survey:read_states()
+    end
     if not ok then
       return nil, err
     end

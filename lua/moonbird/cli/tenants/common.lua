@@ -54,6 +54,15 @@ function M.with_survey(args, run, target, settings, options, work)
   return work(survey)
 end
 
+--- Makes sure that the journal is there, for commands that write to it.
+---@param run moonbird.run
+---@param target moonbird.target the global one
+---@return true|nil
+---@return moonbird.error? err
+function M.ensure_journal(run, target)
+  return require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
+end
+
 --- What the policy lets an `up` of this configuration do.
 ---@param conf moonbird.config
 ---@param args table

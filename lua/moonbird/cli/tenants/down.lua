@@ -63,7 +63,7 @@ function M.run(args, report, conf, settings, gate, redo)
       end
     end
     return { target = target.name, run = run.id, steps = up.done_data(context.done),
-      held = json.array {}, tenants = tenants_report.data(context) }, failure or run_of.failure(context)
+      tenants = tenants_report.data(context) }, failure or run_of.failure(context)
   end)
 end
 

@@ -25,7 +25,8 @@ end
 function M.database(tenant)
   local params = tenant.database.run.params
   local name = params.dbname or params.service or ""
-  return tenant.where and params.host and ("%s/%s"):format(params.host, name) or name
+  local elsewhere = tenant.where and (tenant.where.url or tenant.where.host)
+  return elsewhere and params.host and ("%s/%s"):format(params.host, name) or name
 end
 
 --- Lists the tenants.

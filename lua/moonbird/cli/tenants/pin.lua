@@ -55,6 +55,10 @@ function M.run(args, report)
       local tenant, was
       tenant, failure = pins.find(survey, args.name)
       if tenant then
+        local _
+        _, failure = tenants.ensure_journal(run, target)
+      end
+      if not failure then
         was, failure = pins.set(survey, tenant, args.to, args.reason)
       end
       if not was then

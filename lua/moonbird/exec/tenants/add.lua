@@ -255,8 +255,9 @@ local function parts_of(steps)
   local parts = { { transactional = true } }
   for _, step in ipairs(steps) do
     local last = parts[#parts]
-    if not step.transactional or not last.transactional then
-      last = { transactional = step.transactional }
+    local together = step.transactional and not step.migration.backfill -- that has transactions of its own
+    if not together or not last.transactional then
+      last = { transactional = together }
       parts[#parts + 1] = last
     end
     last[#last + 1] = step
@@ -336,6 +337,7 @@ function M.run(survey, tenant, migrations, options)
     end
     local state = states[tenant.name] or state_of.empty()
     local target = target_of.adopt(database.run, { name = tenant.name, schema = tenant.schema, vars = tenant.vars,
+      shared = database.shared,
       session = session, state = state })
     target.pooled, target.awaited_only = database.pooled, database.awaited_only
     target.deadlock_timeout = database.deadlock_timeout

@@ -216,7 +216,7 @@ local function begin(run, target, entries, settings, options)
 end
 
 --- Hands a context with its stages to `work`, and closes the survey.
-local function with_stages(run, target, entries, settings, options, work)
+local function with_stages(run, target, entries, settings, options, verb, work)
   local context, err = begin(run, target, entries, settings, options)
   local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore
     if context.survey then
@@ -230,9 +230,10 @@ local function with_stages(run, target, entries, settings, options, work)
   if not context.stages then
     return context, err
   end
+  context.verb = verb
   if #context.failures > 0 then
     if not options.keep_going and not options.dry_run then
-      context.halted = "tenants whose state is not known"
+      context.halted = "their state is not known; leave them out with --exclude, or say --keep-going"
       return context
     end
     context.unknown, context.failures = context.failures, {}
@@ -252,8 +253,8 @@ end
 ---@return table context as run.context makes it; stages
 ---@return moonbird.error? err what ended it early; failures of tenants are no such thing
 function M.down(run, target, entries, settings, options)
-  return with_stages(run, target, entries, settings, options, function(context)
-    context.verb, context.words = "taken back", { "--to", tostring(context.floor) }
+  return with_stages(run, target, entries, settings, options, "taken back", function(context)
+    context.words = { "--to", tostring(context.floor) }
     local err = refused(context, context.stages, "down")
     if err or options.dry_run then
       return err
@@ -296,7 +297,7 @@ end
 
 --- The way up again, also where the way down ended early: nobody is left without what they had.
 local function again(context)
-  local up = setmetatable({ failures = {}, left = {}, finished = 0,
+  local up = setmetatable({ failures = {}, left = {}, finished = 0, migrated = {}, failed = {},
     options = setmetatable({ canary = {}, keep_going = true }, { __index = context.options }) }, { __index = context })
   local stages = reversed(context.stages)
   for _, item in ipairs(stages) do
@@ -306,7 +307,7 @@ local function again(context)
       item.stage.all = {}
       local list = {}
       for _, tenant in ipairs(item.tenants) do
-        tenant.attempts = nil
+        tenant.attempts, tenant.finished = nil, nil
         if #one.lacking(item.stage, tenant) > 0 then
           list[#list + 1] = tenant
         end
@@ -329,7 +330,10 @@ local function again(context)
   for _, key in ipairs { "failures", "left" } do
     table.move(up[key], 1, #up[key], #context[key] + 1, context[key])
   end
-  context.finished = up.finished
+  for name in pairs(up.failed) do
+    context.failed[name] = true
+  end
+  context.finished, context.migrated = up.finished, up.migrated
   return err
 end
 
@@ -342,8 +346,8 @@ end
 ---@return table context
 ---@return moonbird.error? err
 function M.redo(run, target, entries, settings, options)
-  return with_stages(run, target, entries, settings, options, function(context)
-    context.verb, context.command = "done again", "up"
+  return with_stages(run, target, entries, settings, options, "done again", function(context)
+    context.command = "up"
     local err = one_way(context) or refused(context, context.stages, "down") or refused(context, context.stages, "up")
     if err then
       return err

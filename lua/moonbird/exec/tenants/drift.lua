@@ -201,7 +201,7 @@ function M.run(survey)
     return nil, err
   end
   for _, set in ipairs(group(survey, result)) do
-    result.checked = result.checked + set.tenants
+    result.checked = result.checked + (set.tenants > 1 and set.tenants or 0)
     table.sort(set.groups, by_size)
     set.by_hash, set.reference = nil, table.remove(set.groups, 1)
     if set.tenants == 1 then

@@ -10,7 +10,7 @@ local M = {}
 
 -- Errors that another try may not meet again: locks, serialization, connections, a server that restarts.
 local RETRYABLE = { ["55P03"] = true, ["40P01"] = true, ["40001"] = true, ["53300"] = true, ["53200"] = true,
-  ["57P01"] = true, ["57P02"] = true, ["57P03"] = true }
+  ["26000"] = true, ["57P01"] = true, ["57P02"] = true, ["57P03"] = true }
 local CODES = { locked = true, history_moved = true, connection_lost = true, connect = true }
 
 --- Whether a tenant may be tried again after this error.
@@ -23,6 +23,25 @@ function M.retryable(err)
   end
   -- "connect" also stands for a refused password or a database that is not there: no use trying again
   return CODES[err.code] and (state == "" or state:sub(1, 2) == "MB") or false
+end
+
+-- What a server says, or what is said of it, that will be otherwise soon whatever tenant asks.
+local AWAY = { "starting up", "shutting down", "recovery mode", "too many clients", "connection slots",
+  "too many connections" }
+
+--- Whether an error is about the server and not about the tenant: it is down, or full.
+---@param err moonbird.error
+---@return boolean
+function M.server_away(err)
+  if err.code ~= "connect" then
+    return false
+  end
+  for _, words in ipairs(AWAY) do
+    if err.message:find(words, 1, true) then
+      return true
+    end
+  end
+  return not err.message:find("FATAL:", 1, true) -- refused, timed out: nobody answered
 end
 
 --- The tenant's own view of the stage's steps: a recording and its like are nobody else's.
@@ -61,7 +80,10 @@ function M.lacking(stage, tenant)
 end
 
 --- An applied migration whose file is another one now stops its tenant, as it does for a single database.
-local function changed(stage, state)
+---@param stage moonbird.tenants.stage
+---@param state table
+---@return moonbird.error?
+function M.changed(stage, state)
   for _, step in ipairs(stage.all) do
     local row = state.applied[step.version]
     if row and row.checksum and row.checksum ~= step.checksum then
@@ -101,7 +123,7 @@ function M.attempt(database, tenant, stage, session, gate)
     state = states[tenant.name] or state_of.empty()
     tenant.state, tenant.stale = state, nil
   end
-  local err = changed(stage, state) or unknown and ahead(stage, state)
+  local err = M.changed(stage, state) or unknown and ahead(stage, state)
   if err then
     return nil, error_.with(err, { target = tenant.name })
   end
@@ -111,8 +133,10 @@ function M.attempt(database, tenant, stage, session, gate)
   end
   state.applied = copy(state.applied)
   local target = target_of.adopt(database.run, { name = tenant.name, schema = tenant.schema, vars = tenant.vars,
+      shared = database.shared,
     session = session, state = state })
   target.pooled, target.awaited_only = database.pooled, database.awaited_only
+  target.prepares = not database.pooled and #database.tenants > 1
   target.deadlock_timeout = database.deadlock_timeout
   for i, shared in ipairs(steps) do
     local step = own(shared)

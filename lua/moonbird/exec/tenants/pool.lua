@@ -26,7 +26,22 @@ local PAUSE_MS = 20
 function M.new(options)
   return setmetatable({ idle = {}, counts = {}, servers = {}, open = 0, most = 0,
     uses = setmetatable({}, { __mode = "k" }),
-    per_database = options.per_database or math.huge, per_server = options.per_server or math.huge }, M)
+    per_database = options.per_database or math.huge, per_server = options.per_server or math.huge,
+    jobs = math.huge, each = 1 }, M)
+end
+
+--- Says what a stage needs: how many slots there are, and how many connections each takes at most (two for a step
+--- without a transaction, whose lease is a second one).
+---@param jobs integer
+---@param each integer
+function M:expect(jobs, each)
+  self.jobs, self.each = jobs, each
+end
+
+--- A connection to a server that is open outside the pool counts there, too.
+---@param server string
+function M:reserve(server)
+  self.servers[server] = (self.servers[server] or 0) + 1
 end
 
 local function count(self, database, by)
@@ -52,11 +67,11 @@ function M:lend(database, session)
   self.idle[database.key] = { { database = database, session = session } }
 end
 
---- Closes an idle session of another database of the server, so that one more fits under its cap.
+--- Closes an idle session (of a server), so that one more fits under a cap.
 local function make_room(self, server)
   for _, list in pairs(self.idle) do
     local item = list[#list]
-    if item and item.database.server == server then
+    if item and item.session ~= self.lent and (not server or item.database.server == server) then
       list[#list] = nil
       close(self, item.database, item.session)
       return true
@@ -76,14 +91,20 @@ function M:take(database)
     if item then
       return item.session
     end
-    local full = (self.counts[database.key] or 0) >= self.per_database
-    if not full and ((self.servers[database.server] or 0) < self.per_server or make_room(self, database.server)) then
+    -- One session is always allowed: a cap below what a slot needs would be waited for in vain.
+    local here, there = self.counts[database.key] or 0, self.servers[database.server] or 0
+    local fits = here == 0 or (here + 1) * self.each <= self.per_database
+    if fits and (there == 0 or (there + 1) * self.each <= self.per_server or make_room(self, database.server)
+      or (self.open == 0 and there <= 1)) then
       break
     end
     local ok, err = task.sleep(PAUSE_MS)
     if not ok then
       return nil, err
     end
+  end
+  if self.open - (self.lent and 1 or 0) >= self.jobs then
+    make_room(self, nil) -- idle sessions of databases that had their turn
   end
   count(self, database, 1) -- before the wait, so that no other slot goes over the cap
   local session, err = database.run:connect(database.label)
@@ -110,6 +131,18 @@ function M:give(database, session)
   local list = self.idle[database.key] or {}
   self.idle[database.key] = list
   list[#list + 1] = { database = database, session = session }
+end
+
+--- A database of a server (by its system identifier) that an idle session is open to.
+---@param system string
+---@return moonbird.tenants.database?
+function M:open_of(system)
+  for _, list in pairs(self.idle) do
+    local item = list[1]
+    if item and item.database.system == system then
+      return item.database
+    end
+  end
 end
 
 --- Closes a session that can't be used any more.

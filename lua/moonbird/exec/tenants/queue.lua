@@ -77,12 +77,16 @@ end
 ---@param tenant table
 ---@param err moonbird.error
 function M:failed(tenant, err)
-  self.running, self.consecutive = self.running - 1, self.consecutive + 1
+  self.running = self.running - 1
+  if (tenant.attempts or 1) == 1 then -- those that were tried again stand together at the end of a wave
+    self.consecutive = self.consecutive + 1
+  end
   self.failures[#self.failures + 1] = { tenant = tenant, err = err }
   local kind, budget = M.kind(err), self.budget
   self.alike[kind] = (self.alike[kind] or 0) + 1
   if #self.failures + self.earlier > budget.max_failures then
-    self:halt(("more than %d failed"):format(budget.max_failures))
+    self:halt(budget.max_failures == 0 and "at the first failure"
+      or ("more than %d failed"):format(budget.max_failures))
   elseif self.consecutive >= budget.max_consecutive then
     self:halt(("%d failed in a row"):format(self.consecutive))
   elseif budget.same_error and self.alike[kind] >= budget.same_error then

@@ -53,14 +53,17 @@ end
 
 --- Versions of tenant migrations that somebody may lack; all of them when a tenant's state is not known yet.
 local function lacked(survey, entries)
-  local unknown = false
+  local unknown, wanted = false, {}
   for _, tenant in ipairs(survey.tenants) do
-    unknown = unknown or tenant.state == nil
+    if not tenant.failed then
+      unknown = unknown or tenant.state == nil
+      wanted[#wanted + 1] = tenant
+    end
   end
   if unknown then
     return entries
   end
-  local states, list = histories(survey.tenants), {}
+  local states, list = histories(wanted), {}
   for _, entry in ipairs(entries) do
     for _, state in ipairs(states) do
       if not state.applied[entry.version] then
@@ -84,7 +87,10 @@ local function judge(tenant, stage, newest, options)
     highest = math.max(highest, version)
   end
   local steps, pin = one.lacking(stage, tenant)
-  if highest > newest then
+  local changed = one.changed(stage, tenant.state)
+  if changed then
+    return "late", changed
+  elseif highest > newest then
     return "ahead", highest
   elseif #steps == 0 then
     return pin and "pinned" or "current", pin
@@ -109,7 +115,9 @@ function M.sort_out(context, stage)
   local out = { behind = {}, pinned = {}, ahead = {}, late = {}, current = 0 }
   for _, tenant in ipairs(survey.tenants) do
     local state = tenant.state
-    if not state then
+    if tenant.failed then -- in an earlier stage: it is not jumped ahead
+      out.failed = (out.failed or 0) + 1
+    elseif not state then
       table.insert(out.behind, tenant)
     else
       local plain = #state.open == 0 and state.hash
@@ -136,7 +144,7 @@ local function budget_of(context, wave)
   local share = options.max_failures or settings.max_failures
   local most = options.keep_going and math.huge or settings_of.count(share, #context.survey.tenants)
   return {
-    max_failures = wave.canary and not options.keep_going and 0 or most,
+    max_failures = wave.canary and not options.keep_going and 0 or most, -- a canary that fails has done its work
     max_consecutive = options.keep_going and math.huge or settings.max_consecutive,
     same_error = wave.canary and SAME_IN_CANARY or nil,
   }
@@ -191,7 +199,8 @@ end
 
 local function run_wave(context, stage, wave, count)
   local options, survey = context.options, context.survey
-  local queue = queue_of.new(wave.tenants, budget_of(context, wave), context.failures)
+  local waiting = table.move(wave.tenants, 1, #wave.tenants, 1, {}) -- the queue takes it apart
+  local queue = queue_of.new(waiting, budget_of(context, wave), context.failures)
   context.report:wave_started(wave, queue, count)
   local _, err = stage_of.run_wave {
     queue = queue, pool = survey.pool, stage = stage, gate = options.gate, report = context.report,
@@ -199,7 +208,15 @@ local function run_wave(context, stage, wave, count)
     record_failure = recorder(survey, stage.direction),
   }
   local _, flush_err = survey:flush()
-  context.finished = context.finished + queue.finished
+  for _, tenant in ipairs(wave.tenants) do
+    if tenant.finished and tenant.steps and not context.migrated[tenant.name] then
+      context.migrated[tenant.name] = true
+      context.finished = context.finished + 1
+    end
+  end
+  for _, failure in ipairs(queue.failures) do
+    context.failed[failure.tenant.name] = true
+  end
   table.move(queue.failures, 1, #queue.failures, #context.failures + 1, context.failures)
   local left = queue:left()
   table.move(left, 1, #left, #context.left + 1, context.left)
@@ -208,14 +225,32 @@ local function run_wave(context, stage, wave, count)
   return err or flush_err
 end
 
---- The waves of tenants that have something to do.
+--- The waves, each with those of its tenants that have something to do. Who is in which is decided over all tenants,
+--- so that a run made again has the same canaries.
 ---@param context table
----@param tenants moonbird.tenant[]
----@return table[]? waves
+---@param tenants moonbird.tenant[] that have something to do
+---@return table[]? waves none is empty
 ---@return moonbird.error? err
 function M.waves(context, tenants)
   local options, settings = context.options, context.survey.settings
-  return select_.waves(tenants, options.canary or (options.deploy and settings.deploy_canary) or settings.canary or {})
+  local shares = options.canary or (options.deploy and settings.deploy_canary) or settings.canary or {}
+  local all, err = select_.waves(context.survey.tenants, shares, context.survey.all)
+  if not all then
+    return nil, err
+  end
+  local wanted, waves = {}, {}
+  for _, tenant in ipairs(tenants) do
+    wanted[tenant] = true
+  end
+  for _, wave in ipairs(all) do
+    local own = {}
+    for _, tenant in ipairs(wave.tenants) do
+      own[#own + 1] = wanted[tenant] and tenant or nil
+    end
+    wave.tenants = own
+    waves[#waves + 1] = own[1] and wave or nil
+  end
+  return waves
 end
 
 --- Runs tenants through a stage, wave by wave.
@@ -267,17 +302,33 @@ function M.make_stage(context, migrations, direction)
   }
 end
 
+--- Sorts the tenants for a stage, and notes those that are not run; with their states whole where somebody is.
+local function look_over(context, stage)
+  local survey = context.survey
+  local out = M.sort_out(context, stage)
+  if #out.behind + #out.late > 0 and survey.partial then
+    local ok, err = survey:read_states() -- now it matters where each one's chain ends
+    if not ok then
+      return nil, err
+    end
+    out = M.sort_out(context, stage)
+  end
+  context.pinned, context.ahead = out.pinned, out.ahead
+  for _, tenant in ipairs(out.late) do
+    tenant.failed, context.failed[tenant.name] = true, true
+    context.failures[#context.failures + 1] = { tenant = tenant, err = tenant.why }
+  end
+  return out
+end
+
 --- Runs a stage over the tenants -> err.
 local function run_tenant_stage(context, migrations)
   local options = context.options
   local stage = M.make_stage(context, migrations, "up")
-  local out = M.sort_out(context, stage)
-  context.current = math.max(context.current, out.current)
-  context.pinned, context.ahead = out.pinned, out.ahead
-  for _, tenant in ipairs(out.late) do
-    context.failures[#context.failures + 1] = { tenant = tenant, err = tenant.why }
-  end
-  if #out.behind == 0 then
+  local out, failed = look_over(context, stage)
+  if failed then
+    return failed
+  elseif #out.behind == 0 then
     return nil
   end
   local err = options.gate and options.gate:before(context.target, stage.steps, context.entries)
@@ -319,10 +370,39 @@ local function run_global_stage(context, migrations)
   return err
 end
 
+--- A version that somebody named has to be somewhere: a file, or applied to any chosen target.
+local function unknown(context)
+  local to = context.options.to
+  if not to or context.target.state.applied[to] then
+    return nil
+  end
+  for _, entry in ipairs(context.entries) do
+    if entry.version == to then
+      return nil
+    end
+  end
+  for _, state in ipairs(histories(context.survey.tenants)) do
+    if state.applied[to] then
+      return nil
+    end
+  end
+  return error_.new("usage", ("there is no migration %d"):format(to), { hint = "`moonbird status` lists them" })
+end
+
 --- The pending global migrations, and what is held back.
 local function pending_global(context)
-  local steps, err, comparison = apply.plan_up(context.target, context.global, { to = context.options.to,
-    allow = context.options.allow, allow_out_of_order = context.options.allow_out_of_order })
+  local err = unknown(context)
+  if err then
+    return nil, err
+  end
+  local entries, to = {}, context.options.to
+  for _, entry in ipairs(context.global) do
+    local wanted = not to or entry.version <= to or context.target.state.applied[entry.version]
+    entries[#entries + 1] = wanted and entry or nil
+  end
+  local steps, comparison
+  steps, err, comparison = apply.plan_up(context.target, entries, { allow = context.options.allow,
+    allow_out_of_order = context.options.allow_out_of_order })
   if not steps then
     return nil, err
   end
@@ -371,7 +451,7 @@ local function look(context, settings)
   if options.every_state then
     ok, err = require("moonbird.exec.tenants.overview").read(survey)
   else
-    ok, err = survey:read_states()
+    ok, err = survey:read_states { quick = true }
   end
   if not ok then
     return err
@@ -381,6 +461,9 @@ local function look(context, settings)
     return own
   end
   context.global, context.own = global, own
+  for _, tenant in ipairs(survey.tenants) do
+    tenant.failed = context.failed[tenant.name]
+  end
 end
 
 --- What a run keeps.
@@ -391,7 +474,8 @@ end
 ---@return table context done, failures, left, finished, current, pinned, ahead, held, halted, survey
 function M.context(run, target, entries, options)
   return { run = run, target = target, entries = entries, options = options, report = options.report,
-    done = {}, failures = {}, left = {}, finished = 0, current = 0, pinned = {}, ahead = {}, held = {} }
+    done = {}, failures = {}, left = {}, finished = 0, current = 0, pinned = {}, ahead = {}, held = {},
+    migrated = {}, failed = {} }
 end
 
 --- Lists the tenants and tells what is pending. Changes nothing. context.survey is to be closed.
@@ -402,6 +486,7 @@ end
 function M.look(context, settings)
   local global, tenant
   local err = look(context, settings)
+  context.held = {}
   if not err then
     global, err = pending_global(context)
   end
@@ -440,6 +525,67 @@ function M.plan(context, settings)
   return stages
 end
 
+--- The global target's session served as a slot meanwhile, and may be gone -> err.
+local function revive(target)
+  if not target.session.doomed and target.session:state() ~= "closed" then
+    return nil
+  end
+  local ok, err = target:reconnect()
+  if ok then
+    ok, err = target:refresh()
+  end
+  return not ok and err or nil
+end
+
+--- Tenants with nothing to do.
+local function count_current(context)
+  local others = context.finished + #context.pinned + #context.ahead
+  for name in pairs(context.failed) do
+    others = others + (context.migrated[name] and 0 or 1)
+  end
+  for _, tenant in ipairs(context.left) do
+    others = others + (context.migrated[tenant.name] and 0 or 1)
+  end
+  context.current = math.max(0, #context.survey.tenants - others)
+end
+
+--- Runs stages until there is nothing to do, planning anew after each global one: it may have made tenants.
+local function run_stages(context, settings, global, tenant)
+  local options = context.options
+  local some = (options.tenant and #options.tenant > 0) or (options.exclude and #options.exclude > 0)
+  while true do
+    local stages = stages_of.make(global, tenant)
+    local at = 1
+    if #tenant == 0 then -- no stage looks at them
+      local _, err = look_over(context, M.make_stage(context, {}, "up"))
+      if err then
+        return err
+      end
+    elseif stages[1].scope == "tenant" then
+      at = 2
+      local err = run_tenant_stage(context, stages[1].migrations)
+      if err or context.halted then
+        return err
+      end
+    end
+    local stage = stages[at]
+    if not stage or barrier_closed(context, tenant) then
+      return nil
+    elseif some then
+      return stages[at + 1] and barred(stage.migrations[1]) or nil
+    end
+    local err = context.run:expired() or task.take_cancel() or revive(context.target)
+      or run_global_stage(context, stage.migrations)
+    if err then
+      return err
+    end
+    global, tenant = M.look(context, settings)
+    if not global then
+      return tenant
+    end
+  end
+end
+
 --- Applies what is pending, on the global target and on the tenants.
 ---@param run moonbird.run
 ---@param target moonbird.target the global one
@@ -450,7 +596,6 @@ end
 ---@return moonbird.error? err what ended the run early; failures of tenants are no such thing
 function M.up(run, target, entries, settings, options)
   local context = M.context(run, target, entries, options)
-  local some = (options.tenant and #options.tenant > 0) or (options.exclude and #options.exclude > 0)
   local ok, err = require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
   if not ok then
     return context, err
@@ -465,34 +610,17 @@ function M.up(run, target, entries, settings, options)
     return context, tenant
   end
   context.report:begin(context.survey, context)
-  local stages = stages_of.make(global, tenant)
   if options.fleet then
-    return context, options.fleet(context, stages)
+    return context, options.fleet(context, stages_of.make(global, tenant))
   end
-  for _, stage in ipairs(stages) do
-    err = run:expired() or task.take_cancel()
-    if not err and stage.scope == "global" then
-      if some then
-        return context, barred(stage.migrations[1])
-      end
-      if barrier_closed(context, tenant) then
-        break
-      end
-      err = run_global_stage(context, stage.migrations) or look(context, settings) -- it may make tenants
-    elseif not err then
-      err = run_tenant_stage(context, stage.migrations)
-    end
-    if err then
-      return context, err
-    elseif context.halted then
-      break
-    end
-  end
-  return context
+  err = run_stages(context, settings, global, tenant)
+  count_current(context)
+  return context, err
 end
 
 -- The parts of a stage that a worker of a fleet (exec/fleet) does in its own order.
 M.budget_of, M.recorder, M.global_stage, M.barred = budget_of, recorder, run_global_stage, barred
+M.look_over = look_over
 
 --- The error of a run whose tenants failed; nil when none did.
 ---@param context table of M.up
@@ -508,8 +636,9 @@ function M.failure(context)
     return nil
   end
   local total = #context.survey.tenants
+  local halted = context.halted and (context.halted:find("^at ") and "stopped " or "stopped: ") .. context.halted
   return error_.new("tenants", ("%d of %s failed%s"):format(failed, text.count(total, "tenant"),
-    left > 0 and (", %d not run"):format(left) or ""), { detail = context.halted and "stopped: " .. context.halted })
+    left > 0 and (", %d not run"):format(left) or ""), { detail = halted })
 end
 
 return M

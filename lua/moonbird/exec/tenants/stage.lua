@@ -13,6 +13,9 @@ local M = {}
 local FIRST_DELAY = 200
 local MAX_DELAY = 30000
 
+-- How long a server that does not answer is waited for.
+local SERVER_MS = 60000
+
 ---@class moonbird.tenants.database
 ---@field key string names the database
 ---@field server string names the server
@@ -58,9 +61,30 @@ local function run_tenant(context, tenant)
   return done, err
 end
 
+--- Errors that use up no attempt, for a while: another runner holds the tenant's lock (as long as --lock-wait says),
+--- the server is away (SERVER_MS from when it was first seen).
+local function patient(context, tenant, err)
+  local now = task.now()
+  if err.code == "locked" then
+    tenant.locked_until = tenant.locked_until or now + tenant.database.run.lock_wait
+    return now < tenant.locked_until
+  elseif one.server_away(err) then
+    local away = context.away[tenant.database.server]
+    if not away then
+      away = now
+      context.away[tenant.database.server] = away
+      context.report:server_away(tenant, err, SERVER_MS)
+    end
+    return now - away < SERVER_MS
+  end
+  return false
+end
+
 local function settle(context, tenant, started, done, err)
   local queue, report = context.queue, context.report
   if not err then
+    tenant.finished = true
+    context.away[tenant.database.server] = nil
     queue:done(tenant, done)
     report:tenant_done(tenant, done, task.now() - started)
     return
@@ -69,6 +93,11 @@ local function settle(context, tenant, started, done, err)
     context.stopped = context.stopped or err
     queue:give_back(tenant)
     queue:halt("interrupted")
+    return
+  end
+  if patient(context, tenant, err) then
+    local delay = delay_of(2)
+    queue:later(tenant, err, delay)
     return
   end
   tenant.attempts = (tenant.attempts or 0) + 1
@@ -116,6 +145,12 @@ end
 ---@return true|nil
 ---@return moonbird.error? err interrupted or out of time; failures of tenants are in the queue
 function M.run_wave(context)
+  context.away = {}
+  local each = 1
+  for _, step in ipairs(context.stage.steps) do
+    each = step.transactional and each or 2
+  end
+  context.pool:expect(context.jobs * each, each)
   local slots = {}
   for i = 1, math.max(1, math.min(context.jobs, context.queue.total)) do
     slots[i] = task.spawn(slot, context)

@@ -46,6 +46,10 @@ local function params_of(run, where)
   return params
 end
 
+local function server_of(params)
+  return ("%s:%s"):format(params.host or "", params.port or "")
+end
+
 local function database_of(self, where)
   local key = where and where.key or ""
   local known = self.by_key[key]
@@ -57,7 +61,8 @@ local function database_of(self, where)
     return nil, err
   end
   local database = {
-    key = key, server = ("%s:%s"):format(params.host or "", params.port or ""), label = params.dbname or "tenants",
+    key = key, server = server_of(params), label = params.dbname or "tenants",
+    shared = self.settings.shared,
     run = where and setmetatable({ params = params }, { __index = self.run }) or self.run, tenants = {},
   }
   self.by_key[key] = database
@@ -70,7 +75,8 @@ local FACTS = [[
   select current_setting('default_transaction_isolation') as isolation,
          current_setting('default_transaction_read_only') as read_only,
          (extract(epoch from current_setting('deadlock_timeout')::interval) * 1000)::int as deadlock_ms,
-         pg_is_in_recovery() as standby, pg_backend_pid() as pid]]
+         pg_is_in_recovery() as standby, pg_backend_pid() as pid,
+         (select system_identifier::text from pg_control_system()) as system]]
 
 local function read_facts(database, session)
   local result, err = session:query(FACTS)
@@ -83,7 +89,7 @@ local function read_facts(database, session)
   end
   database.awaited_only = row.isolation ~= "read committed" or row.read_only == "on"
   database.pooled = row.pid ~= session:pid()
-  database.deadlock_timeout = row.deadlock_ms
+  database.deadlock_timeout, database.system = row.deadlock_ms, row.system
   return true
 end
 
@@ -106,8 +112,15 @@ function M.prepare(database, session)
   local ok, err = read_facts(database, session)
   if ok and not database.global then -- the global target's journal is ensured already
     local state
-    state, err = database.run.journal:read(session, target_of.JOURNAL)
+    -- A database of one tenant: what is asked of its journal is asked for the tenant, whose state this is.
+    local only = #database.tenants == 1 and database.tenants[1] or nil
+    state, err = database.run.journal:read(session, only and only.name or target_of.JOURNAL)
     ok = state and true
+    if only and state and state.exists and state.format == bootstrap.known() then
+      only.state = only.state or state
+      database.preparing, database.ready = false, true
+      return true
+    end
     if ok then
       local target = target_of.adopt(database.run, { name = "global", session = session, state = state })
       ok, err = bootstrap.ensure(target, { left = database.run.lock_wait })
@@ -140,10 +153,15 @@ end
 
 --- Asks the sources. Sessions for it are closed again.
 local function list_tenants(self, options)
-  local opened = {}
+  local opened, last = {}, nil
   local function open(where)
     local key = where and where.key or ""
     if not opened[key] then
+      if last and last ~= "" then -- one at a time, beside the project's own database
+        opened[last]:close()
+        opened[last] = nil
+      end
+      last = nil
       local params, err = params_of(self.run, where)
       if not params then
         return nil, err
@@ -153,6 +171,7 @@ local function list_tenants(self, options)
       if not opened[key] then
         return nil, err
       end
+      last = key
     end
     return opened[key]
   end
@@ -199,6 +218,8 @@ function M.open(run, settings, options)
   if global and options.session then
     global.global = true
     self.pool:lend(global, options.session)
+  elseif options.session then
+    self.pool:reserve(server_of(run.params))
   end
   return self
 end
@@ -213,15 +234,41 @@ function M:adopt(tenant)
   return tenant.database and true, err
 end
 
+--- Gives all tenants of a database the one state that they have -> true; nil when they differ.
+local function alike(self, database, session)
+  local names = {}
+  for i, tenant in ipairs(database.tenants) do
+    names[i] = tenant.name
+  end
+  local state, err = state_of.uniform(database.run.journal, session, names)
+  if not state then
+    return nil, err
+  end
+  for _, tenant in ipairs(database.tenants) do
+    tenant.state = state
+  end
+  self.partial = true
+  return true
+end
+
 --- Reads the states of the tenants that share a database; one that has a database of its own is read when a slot
 --- first connects to it.
----@param options? { alone?: boolean } alone: also those
+---@param options? { alone?: boolean, quick?: boolean } alone: also those; quick: where all tenants of a database are
+---       alike one state will do, without a head: `partial` says so
 ---@return true|nil
 ---@return moonbird.error? err
 function M:read_states(options)
+  options = options or {}
+  self.partial = false
   for _, database in ipairs(self.databases) do
-    if #database.tenants > 1 or database.key == "" or (options and options.alone) then
+    if #database.tenants > 1 or database.key == "" or options.alone then
       local ok, err = self:with_session(database, function(session)
+        if options.quick then
+          local state, failed = alike(self, database, session)
+          if state or failed then
+            return state, failed
+          end
+        end
         for from = 1, #database.tenants, BATCH do
           local names = {}
           for i = from, math.min(#database.tenants, from + BATCH - 1) do
@@ -238,7 +285,8 @@ function M:read_states(options)
         end
         return true
       end)
-      if not ok then
+      -- A database that refuses is its tenants' failure, when their turn comes.
+      if not ok and (database.key == "" or err.code ~= "connect") then
         return nil, err
       end
     end
@@ -289,20 +337,47 @@ function M:split(entries, state)
   return global, own
 end
 
+-- How long a server that went away is waited for when only the flush is left, and between two tries.
+local FLUSH_MS, FLUSH_PAUSE_MS = 60000, 500
+
+--- Tries until it works, fails for another reason than the connection, or the time is over -> err.
+local function retried(work)
+  local until_ = task.now() + FLUSH_MS
+  while true do
+    local err = work()
+    if not err or (err.code ~= "connect" and err.code ~= "connection_lost") or task.now() >= until_ then
+      return err
+    end
+    local ok, stopped = task.sleep(FLUSH_PAUSE_MS)
+    if not ok then
+      return stopped
+    end
+  end
+end
+
 --- Waits for the disk where a database has commits that did not: after it, what was told is kept.
 ---@return true|nil
 ---@return moonbird.error? err
 function M:flush()
+  -- The log is the server's, not the database's: one flush for each server, where a session is open if possible.
+  local flushed = {}
   for _, database in ipairs(self.databases) do
-    if database.unflushed then
-      local _, err = self:with_session(database, function(session)
-        return session:query("select pg_logical_emit_message(true, 'moonbird', 'flush')")
+    if database.unflushed and not flushed[database.system] then
+      local other = self.pool:open_of(database.system) or database
+      local err = retried(function()
+        local _, failed = self:with_session(other, function(session)
+          return session:query("select pg_logical_emit_message(true, 'moonbird', 'flush')")
+        end)
+        return failed
       end)
       if err then
         return nil, err
       end
-      database.unflushed = nil
+      flushed[database.system] = true
     end
+  end
+  for _, database in ipairs(self.databases) do
+    database.unflushed = nil
   end
   return true
 end

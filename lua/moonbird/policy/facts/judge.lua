@@ -125,11 +125,15 @@ local function note(context, st)
     elseif action.kind == "add_column" and st.verb == "alter" and st.relation then
       remember(context, "column", { name = action.column, relation = st.relation }, not action.if_not_exists, {
         filled = action.default ~= nil or action.identity ~= nil or action.generated ~= nil or action.serial ~= nil,
+        not_null = action.not_null,
       })
-    elseif action.kind == "set_default" then
+    elseif action.kind == "set_default" or action.kind == "drop_default" or action.kind == "set_not_null"
+      or action.kind == "drop_not_null" then
       local column = find(context, "column", { name = action.column, relation = st.relation })
-      if column then
-        column.filled = true
+      if column and action.kind:find("default", 1, true) then
+        column.filled = action.kind == "set_default"
+      elseif column then
+        column.not_null = action.kind == "set_not_null"
       end
     elseif action.kind == "add_constraint" and action.constraint.name and st.relation then
       remember(context, "constraint", { name = action.constraint.name, relation = st.relation }, true)
@@ -284,6 +288,13 @@ function actions.set_not_null(st, action, found, new_column, sure)
   -- an older release does not fill a column that it does not know
   if not sure and not (new_column and new_column.filled) then
     found.breaking(("sets NOT NULL on %s"):format(action.column and shown(st) .. "." .. action.column or shown(st)))
+  end
+end
+
+function actions.drop_default(st, action, found, new_column, sure)
+  -- Django adds a column so: the default fills the rows there are, and goes again. An older release's INSERT fails.
+  if not sure and new_column and new_column.not_null and new_column.filled then
+    found.breaking(("leaves the new column %s.%s NOT NULL without a default"):format(shown(st), action.column))
   end
 end
 

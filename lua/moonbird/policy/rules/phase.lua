@@ -3,6 +3,7 @@ local effect = require "moonbird.policy.effect"
 local gates = require "moonbird.policy.rules.phase_gates"
 local head = require "moonbird.policy.head"
 local text_util = require "moonbird.util.text"
+local words = require "moonbird.policy.words"
 
 local M = table.move(gates, 1, #gates, 1, {})
 
@@ -159,11 +160,18 @@ alter table users drop column display_name;
     return going_up(ctx) and ctx.migration.phase ~= "contract"
   end,
   check = function(ctx)
+    local rest = false -- something that an expand migration may do
+    for _, statement in ipairs(ctx.statements) do
+      rest = rest or not (statement.breaking or words.is_light(statement))
+    end
+    local fix = rest and ("move it to a contract migration that runs when no release needs the old shape: "
+      .. "`phase: contract`, `completes: %s`"):format(ctx.migration.version_text)
+      or "make it a contract migration, which runs when no release needs the old shape: `phase: contract`, "
+        .. "`compatibility: contract_breaking`, and `completes` with the version that brought the new shape"
     for _, statement in ipairs(ctx.statements) do
       if statement.breaking then
-        ctx:report(("an expand migration must not break what runs: this statement %s"):format(statement.breaking), {
-          at = statement, fix = ("move it to a contract migration that runs when no release needs the old shape: "
-            .. "`phase: contract`, `completes: %s`"):format(ctx.migration.version_text) })
+        ctx:report(("an expand migration must not break what runs: this statement %s"):format(statement.breaking),
+          { at = statement, fix = fix })
       end
     end
   end,

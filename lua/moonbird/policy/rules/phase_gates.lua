@@ -121,13 +121,13 @@ Apply the expand migrations on that target, let the backfill end, then run the c
     end
     for _, version in ipairs(ctx.migration.completes) do
       local backfill = history.backfills and history.backfills[version]
-      if not (history.applied and history.applied[version]) then
-        ctx:report(("%s completes %s, which is not applied on %s"):format(ctx.migration.id, shown(ctx, version),
-          target), { at = at })
-      elseif backfill and not backfill.done then
+      if backfill and not backfill.done then -- asked first: until it has ended it is not applied either
         ctx:report(("%s completes %s, whose backfill is not finished on %s%s"):format(ctx.migration.id,
           shown(ctx, version), target, percent(backfill.share)), { at = at,
           fix = "let the backfill end there, then run it again" })
+      elseif not (history.applied and history.applied[version]) then
+        ctx:report(("%s completes %s, which is not applied on %s"):format(ctx.migration.id, shown(ctx, version),
+          target), { at = at })
       end
     end
   end,

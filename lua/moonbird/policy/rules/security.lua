@@ -265,6 +265,7 @@ drop role metrics;
 for _, rules in ipairs {
   require "moonbird.policy.rules.security_code",
   require "moonbird.policy.rules.security_secret",
+  require "moonbird.policy.rules.security_journal",
 } do
   table.move(rules, 1, #rules, #M + 1, M)
 end

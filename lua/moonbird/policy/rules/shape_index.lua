@@ -1,4 +1,5 @@
 --- Indexes of tables that people use, and of foreign keys.
+local context = require "moonbird.policy.context"
 local names = require "moonbird.policy.facts.names"
 local text_util = require "moonbird.util.text"
 local words = require "moonbird.policy.words"
@@ -40,6 +41,20 @@ function blocking.create(ctx, st)
   end
 end
 
+function blocking.alter(ctx, st)
+  for _, action in ipairs(st.actions or {}) do
+    local made = action.kind == "add_constraint" and action.constraint
+    local words_of = made and (made.kind == "unique" and "UNIQUE" or made.kind == "primary_key" and "PRIMARY KEY")
+    -- a partitioned table takes no constraint from an index
+    if words_of and not made.using_index and not words.is_empty(ctx, st.relation)
+      and not is_partitioned(ctx, st.relation) then
+      return ("%s on %s stops everybody who reads or writes it until its index is built"):format(words_of,
+        words.name(st.relation)), ("CREATE UNIQUE INDEX CONCURRENTLY in a migration before this one, then ADD %s USING "
+        .. "INDEX"):format(words_of)
+    end
+  end
+end
+
 function blocking.drop(ctx, st)
   if st.kind == "index" and not is_partitioned(ctx, st) and not is_gone(ctx, st) then
     return ("DROP INDEX of %s waits for every query on its table, and everybody waits behind it"):format(
@@ -59,11 +74,14 @@ M[#M + 1] = {
   title = "an index of an existing table is made, dropped and rebuilt CONCURRENTLY",
   explain = text_util.trim [[
 CREATE INDEX locks the table against every INSERT, UPDATE and DELETE until it is built: minutes on a big table. DROP
-INDEX and REINDEX lock out readers as well. CONCURRENTLY takes longer and keeps nobody waiting.
+INDEX and REINDEX lock out readers as well, and so do ADD UNIQUE and ADD PRIMARY KEY, which build one. CONCURRENTLY
+takes longer and keeps nobody waiting.
 
 It can't run in a transaction: put it alone behind `-- migrate:up transaction:false` (in Lua: `transaction = false`).
 moonbird removes an INVALID index that a failed build leaves, so IF NOT EXISTS is not needed. Free are tables that
-the migration itself creates, CREATE INDEX … ON ONLY a partitioned table, and, with a database at hand, empty ones.]],
+the migration itself creates, CREATE INDEX … ON ONLY a partitioned table, and, with a database at hand, empty ones.
+
+For a constraint make the unique index so, and in the next migration ADD CONSTRAINT … UNIQUE USING INDEX: a moment.]],
   fix = "CREATE INDEX CONCURRENTLY behind `-- migrate:up transaction:false`",
   seeds = {
     "ADR 0007: Create indexes concurrently (PostgreSQL)",
@@ -152,14 +170,14 @@ local function usable_columns(st)
   return columns
 end
 
---- What this migration indexes: by the name of the table, a list of { relation, columns }.
-local function indexes_here(ctx)
+--- What statements index: by the name of the table, a list of { relation, columns }.
+local function indexes_of(statements)
   local by_name = {}
   local function add(relation, columns)
     by_name[relation.name] = by_name[relation.name] or {}
     table.insert(by_name[relation.name], { relation = relation, columns = columns })
   end
-  for _, st in ipairs(ctx.statements) do
+  for _, st in ipairs(statements) do
     if st.relation and st.relation.name then
       if st.verb == "create" and st.kind == "index" then
         add(st.relation, usable_columns(st))
@@ -180,6 +198,40 @@ local function has_here(by_name, relation, columns)
   for _, item in ipairs(by_name[relation.name] or {}) do
     if names.same(item.relation, relation) and begins_with(item.columns, columns) then
       return true
+    end
+  end
+  return false
+end
+
+--- Whether another migration makes the index: an earlier one, or, for a column that is added here and so is empty, any.
+--- nil when there are files that can't be looked into.
+local function has_elsewhere(ctx, relation, columns, column_is_new)
+  local answer = false
+  for _, item in ipairs(ctx.registry) do
+    local before = item.version < ctx.migration.version
+    if item.version ~= ctx.migration.version and (before or column_is_new) then
+      local statements = context.mentions(item, "up", relation.name)
+      if statements and has_here(indexes_of(statements), relation, columns) then
+        return true
+      elseif not statements then
+        answer = nil
+      end
+    end
+  end
+  return answer
+end
+
+--- Whether the migration adds one of the columns to the table.
+local function adds_column(ctx, relation, columns)
+  for _, st in ipairs(ctx.statements) do
+    for _, action in ipairs(st.relation and names.same(st.relation, relation) and st.actions or {}) do
+      if action.kind == "add_column" then
+        for _, column in ipairs(columns) do
+          if column == action.column then
+            return true
+          end
+        end
+      end
     end
   end
   return false
@@ -222,8 +274,11 @@ rows.
 
 For a new table write the CREATE INDEX beside it. For an existing one make the index first, CONCURRENTLY, in a
 migration of its own. A PRIMARY KEY or UNIQUE that begins with the columns will do; a partial index will not, but
-for `where column is not null`. Statements of other migrations are not looked at: for an existing table this is a
-warning, until a database is at hand that says which indexes there are.]],
+for `where column is not null`. A column that is added here can only have its index afterwards, CONCURRENTLY, in the
+next migration: no row has a value yet.
+
+For an existing table the statements of the other migrations are looked at too. What none of them shows is a warning,
+until a database is at hand that says which indexes there are.]],
   fix = "create an index that begins with the columns of the foreign key",
   seeds = { "ADR 0007: Add indexes for foreign keys" },
   examples = {
@@ -268,24 +323,28 @@ drop table comments;
       local relation = st.relation
       local temporary = relation and relation.schema == "pg_temp"
       each_foreign_key(st, function(constraint, action)
-        here = here or indexes_here(ctx)
+        here = here or indexes_of(ctx.statements)
         if not relation or temporary or has_here(here, relation, constraint.columns) then
           return
         end
         local live = not st.new and has_live(ctx, relation, constraint.columns)
-        if live == true then
+        local added = not st.new and adds_column(ctx, relation, constraint.columns)
+        local elsewhere = not st.new and live ~= true and (added or live == nil)
+          and has_elsewhere(ctx, relation, constraint.columns, added)
+        if live == true or elsewhere then
           return
         end
-        local certain = st.new or live == false
+        local certain = st.new or added and elsewhere == false or not added and live == false
         local columns = "(" .. table.concat(constraint.columns, ", ") .. ")"
         local message = ("the foreign key %s of %s has no index"):format(columns, words.name(relation))
         local fix = ("create index on %s %s"):format(names.shown(relation), columns)
         if not st.new then
-          message = message .. (certain and ": the database has none that begins with its columns"
-            or live == "partial" and ": the one that the database has leaves rows out (it is partial)"
-            or " in this migration; whether an earlier one has made it, only a database can tell")
-          fix = ("before this migration, in one of its own: create index concurrently … on %s %s"):format(
-            names.shown(relation), columns)
+          message = message .. (live == "partial" and ": the one that the database has leaves rows out (it is partial)"
+            or added and ", in this migration or another"
+            or certain and ": the database has none that begins with its columns"
+            or " in this migration or an earlier one; whether there is one, only a database can tell")
+          fix = ("%s this migration, in one of its own: create index concurrently … on %s %s"):format(
+            added and "after" or "before", names.shown(relation), columns)
         end
         -- the line of the constraint, where the statement stands in the file as it is
         local at = st.source ~= "function" and action.line and { file = st.file, line = action.line } or st

@@ -1,0 +1,329 @@
+--- One batch: one transaction in which the rows change and the chunk's cursor moves.
+--
+-- Set-based, all of it is one round trip: BEGIN, settings, the lease, one statement that finds the page of keys,
+-- changes its rows and moves the cursor, COMMIT. Row-based and by function, the page is found first, then the
+-- script works, then cursor and COMMIT go out together.
+--
+-- Bounds are parameters or scalar subqueries, never a join with the state's row: that would be a walk over the
+-- whole index in each batch.
+local core = require "moonbird.core.backfill"
+local db = require "moonbird.core.db"
+local error_ = require "moonbird.core.error"
+local failpoint = require "moonbird.core.failpoint"
+local json = require "moonbird.core.json"
+local key_of = require "moonbird.exec.backfill.key"
+local rows = require "moonbird.exec.backfill.rows"
+local sandbox = require "moonbird.core.sandbox"
+local task = require "moonbird.core.task"
+
+local M = {}
+
+---@class moonbird.backfill.result
+---@field seen integer rows looked at
+---@field changed integer
+---@field skipped integer rows the transform left alone
+---@field cur string|nil JSON: where the chunk is now
+---@field done boolean the chunk is
+---@field limits string JSON
+---@field ms integer
+---@field bytes integer|nil that the rows took in memory
+
+local BEGIN = { "begin isolation level read committed read write" }
+local COMMIT = { "commit" }
+
+-- Rows of a page of a table without a key, where nobody knows.
+local A_PAGE = 40
+
+--- The settings of a batch's transaction. Its commit need not wait for the disk: WAL is ordered, so that a crash
+--- of the server loses rows and cursor together, and whoever finishes the backfill waits for all of it.
+local function settings(job)
+  return job.target:settings_item({ lock = job.options.lock_timeout, statement = job.options.statement_timeout },
+    job.options.durable)
+end
+
+--- The conditions of a page: above the cursor, up to the chunk's end (without a key: not too many blocks on).
+local function page_condition(job, chunk)
+  local key = job.place.key
+  local upper = ("%s <= %s"):format(key_of.row(key), key_of.bound(key, "$1"))
+  if chunk.cur then
+    return ("%s > %s and %s"):format(key_of.row(key), key_of.bound(key, "$2"), upper)
+  end
+  return upper .. " and $2::jsonb is null" -- every parameter has to stand in the text
+end
+
+--- Where a page of n rows ends at the latest: for a key the chunk's end; by ctid a block, because no index finds
+--- the n-th row there.
+local function page_end(job, chunk, n)
+  if not job.place.key.ctid then
+    return chunk.hi
+  end
+  local first = math.tointeger(tonumber(json.decode(chunk.cur)[1]:match("%((%d+),")))
+  local last = math.tointeger(tonumber(json.decode(chunk.hi)[1]:match("%((%d+),")))
+  local to = first + 1 + math.ceil(n / (job.density or A_PAGE))
+  return ('["(%d,0)"]'):format(math.min(last, to))
+end
+
+--- What follows from a page that was walked: the cursor, and whether the chunk is done.
+local function walked(chunk, page_hi, n, seen, last)
+  if seen < n then -- nothing is left below the page's end
+    return page_hi, page_hi == chunk.hi
+  end
+  return last, last == chunk.hi
+end
+
+--- A text that is the same for all batches of a table, made once.
+local function text_of(job, chunk, make)
+  local texts = job.texts[make]
+  if not texts then
+    texts = {}
+    job.texts[make] = texts
+  end
+  local name = (chunk.cur and "on " or "first ") .. chunk.relation
+  texts[name] = texts[name] or make(job, chunk)
+  return texts[name]
+end
+
+-- Set-based -----------------------------------------------------------------------------------------------
+
+--- $1 the page's end, $2 the cursor, $3 rows, $4 the chunk's end, $5 its ordinal. The names of the CTEs must not
+--- hide a table of the author's.
+local function set_text(job, chunk)
+  local key, def, place = job.place.key, job.def, job.place
+  return (([[
+with moonbird_page as materialized (
+  select {list} from only {table} as {alias} where {page} order by {list} limit $3::bigint),
+moonbird_last as materialized (select {list} from moonbird_page order by {descending} limit 1),
+moonbird_changed as (
+  update only {table} as {alias} set {set}
+  where {lower}{row} <= {last} and ({where}
+) returning 1),
+moonbird_result as (
+  select (select count(*) from moonbird_page) as seen, (select count(*) from moonbird_changed) as changed,
+         (select {json} from moonbird_last) as last)
+update {chunks} set {moving}
+from moonbird_result r where target = {target} and version = {version} and pass = {pass} and ordinal = $5::integer
+returning r.seen, r.changed, cur::text, done]]):gsub("{(%a+)}", {
+    list = key.list, table = chunk.relation, alias = place.alias, page = page_condition(job, chunk),
+    descending = key_of.descending(key), set = def.set .. "\n ",
+    lower = chunk.cur and ("%s > %s and "):format(key_of.row(key, place.alias), key_of.bound(key, "$2")) or "",
+    row = key_of.row(key, place.alias), last = key_of.scalar(key, "moonbird_last"), where = def.where or "true",
+    json = key.json, chunks = job.store.quoted .. ".backfill_chunk",
+    moving = core.moving("r.seen", "r.changed", "0",
+      "case when r.seen < $3::bigint then $1::jsonb else r.last end",
+      "(case when r.seen < $3::bigint then $1::jsonb else r.last end) = $4::jsonb", "r.seen::integer"),
+    target = job.literal_target, version = ("%d"):format(job.state.version), pass = ("%d"):format(job.state.pass),
+  }))
+end
+
+local function run_set(job, session, chunk, n)
+  local text = text_of(job, chunk, set_text)
+  failpoint("backfill.before_send")
+  local results, err = session:batch {
+    BEGIN, settings(job), job.store:enter_item(job.state, chunk),
+    { text, page_end(job, chunk, n), chunk.cur, n, chunk.hi, chunk.ordinal, n = 5 },
+    COMMIT,
+  }
+  failpoint("backfill.after_commit")
+  if not results then
+    return nil, err
+  end
+  local row = results[4]
+  return { seen = row:value(1, 1), changed = row:value(1, 2), skipped = 0, cur = row:value(1, 3),
+    done = row:value(1, 4), limits = results[3]:value(1, 1) }
+end
+
+-- With a script -------------------------------------------------------------------------------------------
+
+local function page_text(job, chunk)
+  local key, place = job.place.key, job.place
+  return ([[
+with moonbird_page as materialized (
+  select %s from only %s as %s where %s order by %s limit $3::bigint)
+select (select count(*) from moonbird_page) as seen,
+       (select %s::text from moonbird_page order by %s limit 1) as first,
+       (select %s::text from moonbird_page order by %s limit 1) as last]]):format(key.list, chunk.relation,
+    place.alias, page_condition(job, chunk), key.list, key.json, key.list, key.json, key_of.descending(key))
+end
+
+--- Opens the transaction, takes the lease, finds the page -> { seen, first, last, hi }, limits.
+local function begin(job, session, chunk, n)
+  local text = text_of(job, chunk, page_text)
+  local hi = page_end(job, chunk, n)
+  failpoint("backfill.before_send")
+  local results, err = session:batch { BEGIN, settings(job), job.store:enter_item(job.state, chunk),
+    { text, hi, chunk.cur, n, n = 3 } }
+  if not results then
+    return nil, err
+  end
+  local row = results[4]:row(1)
+  row.hi = hi
+  return row, results[3]:value(1, 1)
+end
+
+--- Moves the cursor and commits, in one round trip.
+local function finish(job, session, chunk, result)
+  failpoint("backfill.before_commit")
+  local results, err = session:batch { job.store:move_item(job.state, chunk, result), COMMIT }
+  failpoint("backfill.after_commit")
+  if not results then
+    return nil, err
+  end
+  return result
+end
+
+--- The typed values of a page's bounds, for a batch function.
+local function typed(job, session, text)
+  local key = job.place.key
+  local result, err = session:query("select " .. table.concat(key_of.values(key, "$1"), ", "), { text })
+  if not result then
+    return nil, err
+  end
+  if #key.columns == 1 then
+    return result:value(1, 1)
+  end
+  local values = {}
+  for i = 1, #key.columns do
+    values[i] = result:value(1, i)
+  end
+  return values
+end
+
+local function run_function(job, session, _, page)
+  local lo, err = typed(job, session, page.first)
+  local hi
+  if err == nil then
+    hi, err = typed(job, session, page.last)
+  end
+  if err then
+    return nil, err
+  end
+  local limits = job.run.config.limits or {}
+  local ok, changed = sandbox.run { fn = job.def.batch, args = { M.handle(job, session), lo, hi },
+    name = job.step.migration.file, instructions = limits.instructions, memory = limits.memory }
+  if not ok then
+    return nil, error_.with(changed, { key = page.first })
+  end
+  session:settle()
+  return { changed = math.type(changed) == "integer" and changed >= 0 and changed or page.seen, skipped = 0 }
+end
+
+--- `db` for a script in a batch's transaction.
+---@param job moonbird.backfill.job
+---@param session moonbird.session
+---@return table
+function M.handle(job, session)
+  local target = job.target
+  local handle = job.handles[session]
+  if not handle then
+    handle = db.new {
+      session = session,
+      target = { name = target.name, schema = target.schema, vars = target.vars },
+      log = function(level, message)
+        job.run.report:log(level, message, job.step)
+      end,
+      observe = function(text, st)
+        job.run.report:statement(job.step, text, st)
+      end,
+    }
+    job.handles[session] = handle
+  end
+  return handle
+end
+
+local function swallowed()
+  return error_.new("transaction", "a statement failed in the script and its error was swallowed",
+    { hint = "let the error through, or put the statement into db:atomic" })
+end
+
+local function run_script(job, session, chunk, n)
+  local page, limits = begin(job, session, chunk, n)
+  if not page then
+    return nil, limits
+  end
+  failpoint("backfill.begun")
+  local result = { changed = 0, skipped = 0 }
+  if page.seen > 0 then
+    local work = job.def.mode == "rows" and rows.run or run_function
+    local err
+    result, err = work(job, session, chunk, page, M.handle)
+    if not result then
+      return nil, err
+    end
+    if session.doomed then
+      return nil, session.doomed
+    elseif session:state() ~= "in_txn" then
+      return nil, swallowed()
+    end
+  end
+  result.seen, result.limits = page.seen, limits
+  result.cur, result.done = walked(chunk, page.hi, n, page.seen, page.last)
+  return finish(job, session, chunk, result)
+end
+
+--- The statement that makes the most of a batch's work, for whoever explains it: its parameters are the page's end,
+--- the cursor, the number of rows and, set-based, the chunk's end and ordinal.
+---@param job moonbird.backfill.job
+---@param chunk moonbird.backfill.chunk
+---@return string
+function M.statement(job, chunk)
+  return job.def.mode == "set" and set_text(job, chunk) or page_text(job, chunk)
+end
+
+-- Both ----------------------------------------------------------------------------------------------------
+
+--- Runs one batch of up to n rows. After a failure the session is rolled back, and the chunk is as it was unless
+--- the connection was lost: then its row tells.
+---@param job moonbird.backfill.job
+---@param session moonbird.session idle
+---@param chunk moonbird.backfill.chunk
+---@param n integer
+---@return moonbird.backfill.result|nil
+---@return moonbird.error? err
+function M.run(job, session, chunk, n)
+  local started = task.now()
+  local run = job.def.mode == "set" and run_set or run_script
+  local result, err = run(job, session, chunk, n)
+  if not result then
+    session:rollback()
+    return nil, err
+  end
+  result.ms = task.now() - started
+  return result
+end
+
+--- Passes over the next row of a chunk, which can't be changed, and records why.
+---@param job moonbird.backfill.job
+---@param session moonbird.session
+---@param chunk moonbird.backfill.chunk
+---@param why moonbird.error
+---@return moonbird.backfill.result|false|nil false: as many are recorded as may be
+---@return moonbird.error|string err or, with false, the row's key as JSON
+function M.pass_over(job, session, chunk, why)
+  local page, limits = begin(job, session, chunk, 1)
+  if not page then
+    session:rollback()
+    return nil, limits
+  end
+  local result = { seen = page.seen, changed = 0, skipped = 0, limits = limits, ms = 0 }
+  result.cur, result.done = walked(chunk, page.hi, 1, page.seen, page.last)
+  if page.seen > 0 then
+    local results, err = session:batch(job.store:poison_items(job.state, chunk, page.last, why,
+      job.options.max_errors))
+    if not results then
+      session:rollback()
+      return nil, err
+    elseif results[2]:count() == 0 then
+      session:rollback()
+      return false, page.last
+    end
+  end
+  failpoint("backfill.poison")
+  local ok, err = finish(job, session, chunk, result)
+  if not ok then
+    session:rollback()
+    return nil, err
+  end
+  return result, page.last
+end
+
+return M

@@ -1,0 +1,99 @@
+-- kill -9 inside backfills: at every failpoint, and at times nobody chose. Whatever died, every row is changed
+-- exactly once, which a counter in each row tells, and the totals are right.
+local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
+local async = helper.async
+
+local ROWS = 900
+local BASE = "-- migrate:up\ncreate table rows (id bigint primary key, n int not null default 0, t text);\n"
+  .. "insert into rows select i from generate_series(1, %d) i;\nanalyze rows;\n-- migrate:down\ndrop table rows;\n"
+local KINDS = {
+  { name = "set-based", body = [[set = "n = n + 1"]] },
+  { name = "row-based", body = [[columns = { "n" }, transform = function(row) return { n = row.n + 1 } end]] },
+  { name = "by function", body = [[batch = function(db, lo, hi)
+      return db:exec("update rows set n = n + 1 where id >= $1 and id <= $2", lo, hi)
+    end]] },
+}
+
+local function files(kind, rows, options)
+  return { ["migrations/001_rows.sql"] = BASE:format(rows),
+    ["migrations/002_count.lua"] = ([[return { description = "a test", irreversible = "a test",
+      up = "alter table rows add column u int", backfill = { table = "rows", %s, options = { %s } } }]]):format(kind.body,
+      options) }
+end
+
+local function check(db, rows, what)
+  local function value(sql)
+    return db:value(sql)
+  end
+  assert.are.equal(rows, value "select count(*) from rows where n = 1", what)
+  assert.are.equal(rows, value "select count(*) from rows", what)
+  assert.are.equal("done", value "select status from moonbird.backfill", what)
+  assert.are.same({ rows, rows, 0 }, { value "select sum(rows_seen)::bigint from moonbird.backfill_chunk",
+    value "select sum(rows_changed)::bigint from moonbird.backfill_chunk",
+    value "select count(*) from moonbird.backfill_chunk where not done" }, what)
+  assert.are.same({ "start", "apply" }, db:values [[select event from moonbird.journal where target = 'global'
+    and version = 2 order by ordinal]], what)
+  assert.are.equal(0, value "select count(*) from moonbird.verify()", what)
+end
+
+for _, kind in ipairs(KINDS) do
+  describe("killed in a backfill, " .. kind.name .. ":", function()
+    local dir, ground, points
+
+    setup(async(function()
+      dir = helper.project(files(kind, ROWS, "min = 300, max = 300"), { scope = "file" })
+      ground = helper.database { scope = "file" }
+      helper.ok({ "up", "--to", "1" }, { db = ground, cwd = dir })
+      local db = helper.database { scope = "file", template = ground }
+      helper.ok({ "up" }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT_TRACE = dir .. "/trace" } })
+      check(db, ROWS, "uninterrupted")
+      db:drop()
+      points = {}
+      local hits = {}
+      for name in fs.read(dir .. "/trace"):gmatch("[^\n]+") do
+        hits[name] = (hits[name] or 0) + 1
+        if name:find("^backfill") then
+          points[#points + 1] = name .. ":" .. hits[name]
+        end
+      end
+    end))
+
+    it("at every failpoint", async(function()
+      assert.is_true(#points > 10, "the binary has no failpoints (build it with -DMB_FAILPOINTS=ON)")
+      for _, point in ipairs(points) do
+        local db = helper.database { template = ground }
+        local result = helper.moonbird({ "up" }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT = point } })
+        assert.are.equal("SIGKILL", result.signal, point)
+        helper.ok({ "up" }, { db = db, cwd = dir })
+        check(db, ROWS, point)
+        db:drop()
+      end
+    end))
+
+    for _, workers in ipairs { 1, 4 } do
+      it(("at any time, with %d workers"):format(workers), async(function()
+        local rows = helper.full and 300000 or 30000
+        local kills, wanted = 0, helper.full and 200 or 15
+        local place = helper.project(files(kind, rows, ("min = 200, max = 500, workers = %d"):format(workers)))
+        local db = helper.database()
+        helper.ok({ "up", "--to", "1" }, { db = db, cwd = place })
+        while true do
+          local child = helper.spawn({ "up" }, { db = db, cwd = place })
+          local result = child:wait(30 + math.random(helper.full and 300 or 150))
+          if not result and kills < wanted then
+            child:kill("KILL")
+            kills = kills + 1
+            child:wait()
+          else
+            result = result or child:wait(120000)
+            assert.are.equal(0, result and result.status, result and result.stderr)
+            break
+          end
+        end
+        check(db, rows, kills .. " kills")
+        assert.is_true(kills >= 3, ("only %d kills"):format(kills))
+      end))
+    end
+  end)
+end

@@ -1,0 +1,161 @@
+--- kill -9 of a tenant run: at the failpoints, at times nobody chose, with and without a transaction. The rerun must
+-- come to what an uninterrupted run comes to, every tenant exactly once.
+local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
+local pictures = require "tests.crash.pictures"
+local sys = require "moonbird.core.sys"
+local task = require "moonbird.core.task"
+local tenants = require "tests.tenants"
+local sql, lua = tenants.sql, tenants.lua
+
+local COUNT = 12
+
+-- Every run of a step leaves a row behind.
+local FILES = {
+  ["001_plans.sql"] = sql("global", "create table public.plans (id int);"),
+  ["002_items.sql"] = sql("tenant", "create table ran (step int); insert into ran values (2);"
+    .. " create table items (id int primary key, n int); insert into items select i, i from generate_series(1, 20) i;"),
+  ["003_lua.lua"] = lua("tenant", [[
+    db:exec "insert into ran values (3)"
+    db:exec "alter table items add column name text"
+    for row in db:rows "select id from items order by id limit 3" do
+      db:exec("update items set name = $1 where id = $2", db.target.name, row.id)
+    end]]),
+  ["004_index.sql"] = sql("tenant", "create index concurrently items_n on items (n);\ninsert into ran values (4);",
+    { alone = true }),
+  ["005_last.sql"] = sql("global", "create table public.last (id int);"),
+  ["006_batches.lua"] = lua("tenant", [[
+    db:exec "create table batches (n int)"
+    db:atomic(function()
+      db:exec "insert into ran values (6)"
+      db:exec "insert into batches values (1)"
+    end)
+    db:exec "create index concurrently batches_n on batches (n)"]], "transaction = false,"),
+}
+
+describe("a killed tenant run:", function()
+  local dir, ground, took, wanted, points
+
+  local function read_trace(path)
+    local list, hits = {}, {}
+    for name in (fs.read(path) or ""):gmatch("[^\n]+") do
+      hits[name] = (hits[name] or 0) + 1
+      list[#list + 1] = { name = name, hit = hits[name] }
+    end
+    return list, hits
+  end
+
+  --- What must be there at the end, whatever happened before.
+  local function whole(db)
+    assert.equal("", tenants.not_once(db))
+    assert.equal(COUNT, tenants.count_at(db, "2 3 4 6"))
+    for i = 1, COUNT do
+      assert.same({ 2, 3, 4, 6 }, db:values(("select step from t_%03d.ran order by step"):format(i)))
+    end
+    assert.equal("", pictures.difference(wanted, pictures.catalog(db)))
+    assert.equal("", pictures.broken_chains(db))
+    assert.equal("", pictures.invalid_indexes(db))
+  end
+
+  setup(helper.async(function()
+    dir = tenants.project(FILES, { scope = "file" })
+    ground = helper.database { scope = "file" }
+    tenants.schemas(ground, 1, COUNT)
+    ground:disconnect()
+    local db = helper.database { scope = "file", template = ground }
+    local trace = dir .. "/trace"
+    local started = sys.monotonic()
+    helper.ok({ "up", "--jobs", "3" }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT_TRACE = trace } })
+    took = sys.monotonic() - started
+    wanted = pictures.catalog(db)
+    local _
+    _, points = read_trace(trace)
+    db:drop()
+  end))
+
+  --- Kills at a point, then lets a rerun end.
+  local function kill_at(name, hit)
+    local db = helper.database { template = ground }
+    local result = helper.moonbird({ "up", "--jobs", "3" }, { db = db, cwd = dir,
+      env = { MOONBIRD_FAILPOINT = ("%s:%d"):format(name, hit) } })
+    assert.equal("SIGKILL", result.signal, ("not killed at %s:%d\n%s%s"):format(name, hit, result.stdout,
+      result.stderr))
+    assert.equal("", pictures.broken_chains(db))
+    helper.ok({ "up", "--jobs", "3" }, { db = db, cwd = dir })
+    whole(db)
+    helper.ok({ "up" }, { db = db, cwd = dir })
+    whole(db)
+    db:drop()
+  end
+
+  it("passes failpoints of its own and of all kinds of steps", function()
+    for _, name in ipairs { "tenant.begin", "step.before_send", "step.after_send", "step.begun", "step.statement",
+      "step.before_commit", "step.after_commit", "nontx.leased", "nontx.started", "nontx.before_done", "nontx.done" } do
+      assert.is_truthy(points[name], name .. " is not passed")
+    end
+  end)
+
+  it("at its failpoints, early, in the middle and late", helper.async(function()
+    local names = {}
+    for name in pairs(points) do
+      names[#names + 1] = name
+    end
+    table.sort(names)
+    assert.is_true(#names > 5)
+    for i, name in ipairs(names) do
+      local hits = points[name]
+      local chosen = { ({ 1, hits // 2, hits })[i % 3 + 1] }
+      if helper.full then
+        chosen = {}
+        for hit = 1, hits do
+          chosen[hit] = hit
+        end
+      end
+      for _, hit in ipairs(chosen) do
+        kill_at(name, math.max(1, hit))
+      end
+    end
+  end))
+
+  it("at random moments, each rerun too", helper.async(function()
+    local rounds = helper.full and 60 or 5
+    for round = 1, rounds do
+      local db = helper.database { template = ground }
+      local times = {}
+      for i = 1, 3 do
+        times[i] = math.random() * took
+        local child = helper.spawn({ "up", "--jobs", "3" }, { db = db, cwd = dir })
+        if child:wait(math.floor(times[i] * 1000)) == false then
+          child:kill("KILL")
+          child:wait()
+        end
+      end
+      local ok, err = pcall(function()
+        helper.ok({ "up", "--jobs", "3" }, { db = db, cwd = dir })
+        whole(db)
+      end)
+      if not ok then
+        error(("round %d, killed after %.3f, %.3f and %.3f s: %s"):format(round, times[1], times[2], times[3],
+          type(err) == "table" and tostring(err.message or err) or tostring(err)), 0)
+      end
+      db:drop()
+    end
+  end))
+
+  it("while another one is at work", helper.async(function()
+    for _ = 1, helper.full and 20 or 3 do
+      local db = helper.database { template = ground }
+      local stays = helper.spawn({ "--json", "up", "--jobs", "2" }, { db = db, cwd = dir })
+      local dies = helper.spawn({ "up", "--jobs", "2" }, { db = db, cwd = dir })
+      task.sleep(math.floor(math.random() * took * 1000))
+      dies:kill("KILL")
+      dies:wait()
+      local result = stays:wait(60000)
+      assert.is_truthy(result, "it hangs")
+      assert.equal(0, result.status, result.stdout .. result.stderr)
+      helper.ok({ "up" }, { db = db, cwd = dir })
+      whole(db)
+      db:drop()
+    end
+  end))
+end)
