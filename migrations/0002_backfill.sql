@@ -20,6 +20,7 @@ create table backfill (
     status text not null check (status in ('running', 'paused', 'done', 'failed', 'cancelled')),
     want text not null default 'run' check (want in ('run', 'pause', 'cancel')),
     limits jsonb not null default '{}', -- options that other terminals changed
+    throttle jsonb,                     -- what the throttle says while it runs: level, reason, lag_bytes
     pass integer not null default 1,    -- the table is walked again where rows were left
     rows_estimated bigint not null default 0,
     durable boolean not null default false,
@@ -104,12 +105,12 @@ $$;
 
 -- Rows looked at, changed and so on, over all passes; `left_rows` is an estimate. `share` is of this pass.
 create view backfill_progress as
-    select b.target, b.version, b.id, b.mode, b.relation, b.status, b.want, b.limits, b.pass, b.rows_estimated,
+    select b.target, b.version, b.id, b.mode, b.relation, b.status, b.want, b.limits, b.throttle, b.pass, b.rows_estimated,
            b.started_at, b.updated_at, b.finished_at, b.run, b.host, b.os_user, b.sqlstate, b.error,
            coalesce(c.rows_seen, 0)::bigint as rows_seen, coalesce(c.rows_changed, 0)::bigint as rows_changed,
            coalesce(c.rows_skipped, 0)::bigint as rows_skipped, coalesce(c.batches, 0)::bigint as batches,
            coalesce(c.pass_skipped, 0)::bigint as pass_skipped, coalesce(c.busy_ms, 0)::float8 as busy_ms, coalesce(c.chunks, 0)::integer as chunks,
-           coalesce(c.chunks_done, 0)::integer as chunks_done, c.last_batch_at,
+           coalesce(c.chunks_done, 0)::integer as chunks_done, c.last_batch_at, c.last_batch as batch,
            (select count(*) from backfill_error e where e.target = b.target and e.version = b.version)::integer
                as errors,
            case when b.status = 'done' then 1.0
@@ -126,7 +127,8 @@ create view backfill_progress as
                count(*) filter (where k.pass = b.pass and k.done) as chunks_done,
                sum(k.rows_seen) filter (where k.pass = b.pass) as pass_seen,
                sum(k.rows_skipped) filter (where k.pass = b.pass) as pass_skipped,
-               max(k.updated_at) as last_batch_at
+               max(k.updated_at) as last_batch_at,
+               (array_agg(k.batch order by k.updated_at desc) filter (where k.batch is not null))[1] as last_batch
         from backfill_chunk k where k.target = b.target and k.version = b.version) c on true;
 
 -- migrate:down

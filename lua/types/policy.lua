@@ -13,6 +13,7 @@
 ---@field fix? string one line: what to do
 ---@field group? string default "project"
 ---@field needs? ("history"|"git"|"live"|"step"|"recording")[] facts without which it can't be checked
+---@field uses? ("live")[] facts that it can do without and says more with
 ---@field per? "migration"|"registry" "registry": called once, without ctx.migration
 ---@field moments? ("check"|"before"|"after")[] default check and before
 ---@field hard? boolean true: can't be waived
@@ -44,6 +45,7 @@
 ---@field live moonbird.policy.live|nil questions to the database; needs "live"
 ---@field step { direction: string, duration_ms: integer, transactional: boolean }|nil needs "step"
 ---@field tenants { schemas: string[], key?: string }|nil
+---@field journal_schema string where moonbird keeps its journal
 local ctx = {}
 
 --- Reports a finding.

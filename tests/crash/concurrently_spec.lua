@@ -46,7 +46,7 @@ describe("CREATE INDEX CONCURRENTLY", function()
 
   --- What must be true whenever anybody looks: applied means a valid index.
   local function look(db)
-    local applied = db:value("select count(*) from moonbird.state where version = 2 and applies")
+    local applied = db:value("select count(*) from moonbird.state where target = 'global' and version = 2 and applies")
     local valid = db:value("select indisvalid from pg_index where indexrelid = to_regclass('rows_slow')")
     if applied == 1 then
       assert.is_true(valid, "the journal says applied, and the index is not valid")

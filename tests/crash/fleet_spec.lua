@@ -1,6 +1,7 @@
 --- SIGKILL of one of four processes of a fleet at a moment nobody chose: the others finish its tenants, each is
 -- migrated exactly once, and the run ends "done". Moments are spread over the whole run and differ each time; a
 -- failure names them.
+-- The same on every server.
 local fleets = require "tests.crash.fleets"
 local helper = require "tests.helper"
 local sys = require "moonbird.core.sys"

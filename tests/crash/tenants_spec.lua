@@ -1,5 +1,6 @@
 --- kill -9 of a tenant run: at the failpoints, at times nobody chose, with and without a transaction. The rerun must
 -- come to what an uninterrupted run comes to, every tenant exactly once.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"

@@ -134,7 +134,7 @@ describe("moonbird check", function()
       ["migrations/002_b.lua"] = "return { description = 'x', phase = 'expand', scope = 'global', compatibility = "
         .. "'backward_compatible',\n  up = function(db) end, down = function(db) end }" })
     local answer = check_json(0)
-    assert.equal(2, #answer.opaque)
+    assert.equal(3, #answer.opaque)
     has(check(0).stdout, "not looked into: migrations/001_a.sql:7: the statement can't be parsed here")
     has(check(0).stdout, "not looked into: migrations/002_b.lua:2: up is a Lua function")
   end))

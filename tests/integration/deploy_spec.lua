@@ -387,6 +387,17 @@ return {
       has(assert(fs.read(dir .. "/out.sarif")), "protected-run")
     end))
 
+    it("what only the database knows: an index on an empty table is no error, one on a full table is", async(function()
+      helper.write(dir, { ["migrations/002_index.sql"] = HEAD:format("create index pets_name on pets (name);",
+        "drop index pets_name;") })
+      db:exec "create table pets (name text); insert into pets values ('cat')"
+      local refused = helper.moonbird({ "deploy" }, options_of())
+      assert.are.equal(6, refused.status, refused.stderr)
+      has(refused.stderr, "index-concurrently")
+      db:exec "truncate pets"
+      helper.ok({ "deploy" }, options_of())
+    end))
+
     it("when a signal ends it during a long statement", async(function()
       helper.write(dir, { ["migrations/002_sleep.sql"] = SLEEP, ["migrations/003_email.sql"] = EMAIL })
       local child = helper.spawn({ "deploy", "--artifact", artifact }, options_of())

@@ -1,4 +1,5 @@
 -- examples/tenants from end to end: the first start, a canary that fails, a new shop, and the way back.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

@@ -1,4 +1,5 @@
 --- A fleet: processes that share the tenants of one command over the rows of a control database.
+-- The same on every server.
 local fleets = require "tests.crash.fleets"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
@@ -309,8 +310,8 @@ describe("a fleet's waves", function()
     all_ended(plain, 0)
     assert.are.same({ "tenant_033" }, db:values "select tenant from moonbird.run_item order by finished limit 1")
     assert.are.same({ 1, 2, 3 }, db:values "select wave from moonbird.run_item group by wave order by min(finished)")
-    assert.is_true(db:value "select bool_and(a.finished < b.finished) from moonbird.run_item a, moonbird.run_item b "
-      .. "where a.wave < b.wave")
+    assert.is_true(db:value [[select bool_and(a.finished < b.finished)
+      from moonbird.run_item a, moonbird.run_item b where a.wave < b.wave]])
     local other = helper.database()
     fleets.tenants(other, 50)
     other:exec "insert into public.poison values ('tenant_033')"

@@ -466,7 +466,7 @@ return {
       assert.are.equal("1", applied(db))
       assert.are.equal("id fullname", columns(db))
       assert.is_nil(db:value "select to_regclass('made')::text")
-      assert.are.equal(0, db:value "select count(*) from moonbird.journal where version = 2 and applies")
+      assert.are.equal(0, db:value "select count(*) from moonbird.journal where target = 'global' and version = 2 and applies")
       assert.are.equal(0, db:value "select count(*) from moonbird.verify()")
       local failed = answer(6, "up").error
       assert.are.equal("policy", failed.code)
@@ -634,10 +634,11 @@ end }]] }
     it("stop up where the environment says so, and deploy always", async(function()
       project { ["migrations/001_t.sql"] = UNDESCRIBED, ["moonbird.lua"] =
         "return { environments = { strict = { policy = { up = \"all\" } }, loose = {} } }" }
-      local before = picture(db)
       has(moonbird(6, "-e", "strict", "up").stderr, "foreign-key-index")
       moonbird(6, "-e", "loose", "deploy")
-      assert.are.equal(before, picture(db))
+      -- A rule that asks the database is asked right before its step, when the journal is there already.
+      assert.are.equal(0, db:value "select count(*) from pg_class where relnamespace = 'public'::regnamespace")
+      assert.are.equal("", applied(db))
       moonbird(0, "-e", "loose", "up")
     end))
 

@@ -1,5 +1,6 @@
 --- Tenant runs and what happens beside them: locks, lost backends, signals, other runs at the same time, poolers,
 -- servers that are full, gone for a while or small; and how many connections and how much memory they take.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

@@ -54,7 +54,7 @@ static void test_move(void **state)
 static void test_codes(void **state)
 {
     (void)state;
-    static const int statuses[] = {0, 1, 2, 3, 4, 5, 6, 7, 70, 130};
+    static const int statuses[] = {0, 1, 2, 3, 4, 5, 6, 7, 70, 75, 130};
     for (int code = 0; code < MB_CODE_COUNT; code++) {
         const char *name = mb_code_name((mb_code)code);
         for (const char *c = name; *c; c++)

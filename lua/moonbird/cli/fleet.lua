@@ -75,8 +75,8 @@ function M.up(args, report, run, target, entries, gate)
   local told = tenants_report.new(report)
   local context
   context, err = run_of.up(run, target, entries, settings, {
-    to = args.to, allow = gate.allow, allow_out_of_order = args.allow_out_of_order, tenant = args.tenant,
-    exclude = args.exclude, shard = args.shard, jobs = args.jobs, canary = shares(args.canary),
+    to = args.to, steps = args.steps, allow = gate.allow, allow_out_of_order = args.allow_out_of_order,
+    tenant = args.tenant, exclude = args.exclude, shard = args.shard, jobs = args.jobs, canary = shares(args.canary),
     max_failures = max_failures, keep_going = args.keep_going, deploy = args.command == "deploy",
     report = told, gate = gate, fleet = fleet,
   })

@@ -219,6 +219,18 @@ M.COMMANDS = {
     options = {
       { long = "tree", help = "facts: with the parse trees" },
       { long = "junit", arg = "FILE", help = "test: write the results as JUnit XML" } } },
+  { name = "backfill", help = "data migrations: list, show, run, pause, resume, cancel, throttle, verify, explain ...",
+    args = {
+      { name = "ACTION", key = "action", choices = { "list", "show", "run", "pause", "resume", "cancel", "throttle",
+        "retry-errors", "verify", "explain" }, help = "what to do" },
+      { name = "NAME", key = "words", many = true,
+        help = "which: its version or its id; run: several, or all; throttle: NAME key=value ..." } },
+    options = with_times(with({
+      { long = "max-runtime", arg = "TIME", convert = milliseconds,
+        help = "run: stop after this long; exit 75 when work remains" },
+      { long = "workers", arg = "N", convert = integer_from(1), help = "run: connections that work on one backfill" },
+      { long = "jobs", arg = "N", convert = integer_from(1), help = "run: tenants at the same time (default 8)" },
+      RESTART, ADOPT, EMERGENCY }, PICK)) },
   { name = "show", help = "show one migration: its header, statements and history",
     args = { { name = "VERSION", key = "version", convert = version, help = "its version" } } },
   { name = "create", help = "create the database of the URL" },

@@ -363,9 +363,23 @@ function M:progress(session, target, version)
   return rows_of(session, ("select target, version, id, mode, relation, status, want, limits, pass, rows_estimated, "
     .. "extract(epoch from started_at)::float8 as started_at, extract(epoch from finished_at)::float8 as finished_at, "
     .. "extract(epoch from clock_timestamp() - last_batch_at)::float8 as idle_s, run, host, os_user, sqlstate, error, "
-    .. "rows_seen, rows_changed, rows_skipped, pass_skipped, batches, busy_ms, chunks, chunks_done, errors, share "
+    .. "rows_seen, rows_changed, rows_skipped, pass_skipped, batches, busy_ms, chunks, chunks_done, errors, share, "
+    .. "batch, throttle "
     .. "from %s.backfill_progress where ($1::text is null or target = $1) and ($2::bigint is null or version = $2) "
-    .. "order by target, version"):format(self.quoted), { target, version }, 2, { "limits" })
+    .. "order by target, version"):format(self.quoted), { target, version }, 2, { "limits", "throttle" })
+end
+
+--- Keeps what the throttle says, for whoever looks.
+---@param session moonbird.session
+---@param target string
+---@param version integer
+---@param said { level: string, reason?: string, lag_bytes?: integer }
+---@return true|nil
+---@return moonbird.error? err
+function M:set_throttle(session, target, version, said)
+  local result, err = session:query(("update %s.backfill set throttle = $3::jsonb where target = $1 and version = $2")
+    :format(self.quoted), { target, version, json.encode(said) })
+  return result and true, err
 end
 
 return M

@@ -152,7 +152,7 @@ local function run_steps(target, steps, budget, done)
     ok, err = M.step(target, step, budget)
     local took = task.now() - started
     if not ok then
-      if err.code == "history_moved" then
+      if err.code == "history_moved" or err.code == "unfinished" then -- neither is a failure
         return nil, err
       end
       target.run.report:step_failed(step, err, took)

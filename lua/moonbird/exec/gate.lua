@@ -215,15 +215,18 @@ end
 
 local function asks(rule, ...)
   for _, name in ipairs { ... } do
-    for _, list in ipairs { rule.needs or {}, rule.uses or {} } do
-      for _, need in ipairs(list) do
-        if need == name then
-          return true
-        end
+    for _, need in ipairs(rule.needs or {}) do
+      if need == name then
+        return true
       end
     end
   end
   return false
+end
+
+--- Whether a rule can do without the database and says more with it: where it is asked, it is asked then only.
+local function uses_live(self, rule)
+  return self.strict and rule.uses ~= nil and rule.uses[1] == "live"
 end
 
 -- A history is asked for before every step, and looked into by few rules: its list is made when it is.
@@ -305,7 +308,7 @@ function M:before(target, steps, entries)
     moment = "before", direction = steps[1].direction, migrations = migrations_of(steps),
     registry = self.registry, ledger = self.ledger,
   }, function(rule)
-    return not asks(rule, "history", "live", "git", "step", "recording")
+    return not asks(rule, "history", "live", "git", "step", "recording") and not uses_live(self, rule)
   end, target.run.report) or self:look("history", {
     moment = "before", direction = steps[1].direction, migrations = {}, registry = self.registry,
     ledger = self.ledger, history = M.history(target),
@@ -365,8 +368,8 @@ function M:ask(target, step)
     ledger = self.ledger, history = M.history(target, step),
     live = self.strict and require("moonbird.exec.live").new(target) or nil,
   }, function(rule)
-    return rule.per ~= "registry" and asks(rule, "history", "live") and not asks(rule, "git", "step", "recording")
-      and (self.strict or rule.gate)
+    return rule.per ~= "registry" and (asks(rule, "history", "live") or uses_live(self, rule))
+      and not asks(rule, "git", "step", "recording") and (self.strict or rule.gate)
   end, target.run.report)
 end
 

@@ -8,6 +8,9 @@ local M = {}
 local HOUR = 3600000
 
 local function window(from_h, from_m, to_h, to_m)
+  if not from_h then
+    return nil
+  end
   local from, to = tonumber(from_h) * 60 + tonumber(from_m), tonumber(to_h) * 60 + tonumber(to_m)
   if from > 24 * 60 or to > 24 * 60 or tonumber(from_m) > 59 or tonumber(to_m) > 59 or from == to then
     return nil

@@ -70,19 +70,32 @@ function M.registry(migrations)
   return list
 end
 
---- The statements of a migration's step whose text mentions a name. They are worked out at each call: only a rule that
---- is in doubt about another migration asks, and a large folder's facts are not kept for it.
+local function mentions_one(text, list)
+  for _, word in ipairs(list) do
+    if text:find(word, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+--- The statements of a migration's step whose text mentions a name and one of some words. They are worked out at each
+--- call: only a rule that is in doubt about another migration asks, and a large folder's facts are not kept for it.
 ---@param item table of the registry
 ---@param direction "up"|"down"
 ---@param name string
----@return table[]? statements none where the name is not mentioned; nil where the file is not loaded, or in part Lua
-function M.mentions(item, direction, name)
+---@param any string[] lower case
+---@return table[]? statements none where it is not mentioned; nil where the file is not loaded, or a Lua function
+function M.mentions(item, direction, name, any)
   local migration = loaded[item]
   local step = migration and rawget(migration, direction)
   if not step or (step.kind == "function" and not migration.recorded) then
     return nil
-  elseif step.kind ~= "function" and not migration.text:lower():find(name:lower(), 1, true) then
-    return {}
+  elseif step.kind ~= "function" then
+    local text = migration.text:lower()
+    if not text:find(name:lower(), 1, true) or not mentions_one(text, any) then
+      return {}
+    end
   end
   return facts.step(migration, direction).statements
 end

@@ -33,6 +33,7 @@ local ALWAYS = { immutability = true, run_order = true, phase = true, waiver = t
 ---@field fix? string
 ---@field seeds? string[]
 ---@field needs? string[] of "history", "git", "live", "step", "recording"
+---@field uses? string[] { "live" }: it does without, and says more with it; `deploy` asks it right before the step
 ---@field per? "migration"|"registry"
 ---@field moments? string[]
 ---@field hard? boolean

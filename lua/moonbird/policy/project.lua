@@ -15,7 +15,7 @@ local NEEDS = { history = true, git = true, live = true, step = true, recording 
 local MOMENTS = { check = true, before = true, after = true }
 local KEYS = { id = "string", group = "string", severity = "string", title = "string", explain = "string",
   fix = "string", per = "string", hard = "boolean", gate = "boolean", applies = "function", check = "function",
-  needs = "table", moments = "table", options = "table", seeds = "table", examples = "table" }
+  needs = "table", uses = "table", moments = "table", options = "table", seeds = "table", examples = "table" }
 
 local function listed(value, allowed)
   for key, item in pairs(value) do
@@ -47,6 +47,8 @@ local function problem_of(rule)
   elseif rule.needs and not listed(rule.needs, NEEDS) then
     return ("the rule \"%s\": needs is a list of \"history\", \"git\", \"live\", \"step\", \"recording\"")
       :format(rule.id)
+  elseif rule.uses and not (listed(rule.uses, { live = true }) and #rule.uses == 1) then
+    return ("the rule \"%s\": uses can be { \"live\" }"):format(rule.id)
   elseif rule.moments and not listed(rule.moments, MOMENTS) then
     return ("the rule \"%s\": moments is a list of \"check\", \"before\", \"after\""):format(rule.id)
   elseif rule.per and rule.per ~= "migration" and rule.per ~= "registry" then

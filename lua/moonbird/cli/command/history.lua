@@ -23,6 +23,9 @@ local function excuses(detail)
   for _, item in ipairs(detail.waivers or {}) do
     list[#list + 1] = ("waived %s: %s"):format(item.rule, item.reason)
   end
+  if detail.backfill then
+    list[#list + 1] = require("moonbird.report.backfill").totals(detail.backfill)
+  end
   return table.concat(list, "; ")
 end
 

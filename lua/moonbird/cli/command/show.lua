@@ -82,7 +82,8 @@ function M.run(args, report)
       if rows[i].version == args.version then
         events[#events + 1] = rows[i]
         lines[#lines + 1] = { times.human(rows[i].finished_at), rows[i].event,
-          rows[i].outcome, rows[i].applied_by, rows[i].error or "" }
+          rows[i].outcome, rows[i].applied_by, rows[i].error or rows[i].detail and rows[i].detail.backfill
+            and require("moonbird.report.backfill").totals(rows[i].detail.backfill) or "" }
       end
     end
     if not migration and #events == 0 then

@@ -1,5 +1,6 @@
 --- up, and what down and redo share with it: run steps, tell what was done.
 local duration = require "moonbird.util.duration"
+local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local task = require "moonbird.core.task"
@@ -74,8 +75,12 @@ function M.go(args, report, direction)
     idle = direction == "up" and not args.dry_run and not args.to and not conf.tenants and idle or nil,
   }, function(run, target, entries)
     run.gate = gate
-    run.backfill = { restart = args.restart, adopt = args.adopt }
-    if conf.tenants and direction == "up" and not args.dry_run then
+    run.backfill = require("moonbird.exec.backfill.control").settings(run, { restart = args.restart, adopt = args.adopt,
+      observer = require("moonbird.report.backfill").new(report, require "moonbird.exec.backfill.quiet") })
+    if conf.tenants and direction == "up" and args.dry_run then
+      return nil, error_.new("usage", "--dry-run does not rehearse tenants",
+        { hint = "`moonbird plan` tells what would be done; `moonbird ci` rehearses each migration" })
+    elseif conf.tenants and direction == "up" then
       return require("moonbird.cli.fleet").up(args, report, run, target, entries, gate)
     end
     if args.dry_run then

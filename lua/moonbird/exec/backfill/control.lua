@@ -23,7 +23,8 @@ function M.settings(run, options)
     run.config.backfill = config
   end
   local settings = { restart = options.restart, adopt = options.adopt, observer = options.observer,
-    workers = options.workers, throttle = function(job)
+    throttle = function(job)
+      job.options.workers = options.workers or job.options.workers
       return require("moonbird.exec.backfill.signals").throttle(job)
     end }
   -- The time is the command's, however many backfills share it.

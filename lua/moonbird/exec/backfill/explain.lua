@@ -25,6 +25,12 @@ local STAND_IN = [[
     batches bigint, busy_ms float8, batch int, failures int, next_try timestamptz, worker text,
     updated_at timestamptz)]]
 
+--- Whether a part of the plan only hands on what another has found: counts and bounds of the page.
+local function is_glue(node)
+  local name = node["Subplan Name"] or ""
+  return name:find("^InitPlan") and not node["Relation Name"]
+end
+
 local function flatten(node, lines, depth)
   local text = (node["Node Type"] or "?") .. (node["Operation"] and " " .. node["Operation"] or "")
   if node["Relation Name"] then
@@ -44,7 +50,9 @@ local function flatten(node, lines, depth)
     end
   end
   for _, child in ipairs(node.Plans or {}) do
-    flatten(child, lines, depth + 1)
+    if not is_glue(child) then
+      flatten(child, lines, depth + 1)
+    end
   end
 end
 

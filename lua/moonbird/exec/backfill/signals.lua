@@ -14,7 +14,13 @@ local throttle_of = require "moonbird.exec.backfill.throttle"
 local M = {}
 
 -- Milliseconds: how often a sampler looks whether somebody wants a sample now; how long a statement of it may take.
-local TICK, STATEMENT_MS = 50, 4000
+local TICK, STATEMENT_MS = 20, 4000
+
+-- How long a worker waits for a sample near a limit; then it goes on to ask, as while it is stopped.
+local FRESH_MS = 2000
+
+-- How often what is said is written down at most, but for its level.
+local NOTE_MS = 2000
 
 -- Each in a transaction of its own, so that one that fails takes nothing else with it. Bytes of WAL as bigint.
 local QUERIES = {
@@ -135,8 +141,9 @@ end
 
 --- What all backfills of the server have in common; raises when the server can't be reached.
 local function common(self)
+  local at = task.now()
   local wal = ask(self, "wal")
-  local sample = { at = task.now(), lsn = wal and wal[1] and wal[1].lsn, standbys = ask(self, "standbys"),
+  local sample = { at = at, lsn = wal and wal[1] and wal[1].lsn, standbys = ask(self, "standbys"),
     slots = ask(self, "slots") }
   if wal and wal[1] and not wal[1].sees and not self.told.rights then
     self.told.rights = true
@@ -220,27 +227,46 @@ local function vacuum_of(job, vacuums)
   return found
 end
 
+--- Whether a backfill's state is in the database that the sampler is connected to.
+local function reaches(self, job)
+  return key_of(job.run) == self.key and job.run.params.dbname == self.run.params.dbname
+end
+
+--- Runs a statement on the state's tables; its failure is none of the sample's unless the connection went.
+local function on_state(self, result, err)
+  if not result and self.session.doomed then
+    error(err, 0)
+  elseif not result then
+    self.session:rollback()
+  end
+  return result
+end
+
 --- While no batch runs nobody reads what other terminals want: it is read here.
 local function read_wishes(self, handle)
   local job = handle.job
   handle.held = false
-  if handle.decision.level ~= "stop" or key_of(job.run) ~= self.key or job.run.params.dbname ~= self.run.params.dbname
-  then
+  if handle.decision.level ~= "stop" or not reaches(self, job) then
     return
   end
-  local result, err = self.session:query(("select want, limits::text as limits from %s.backfill where target = $1 "
-    .. "and version = $2"):format(job.store.quoted), { job.state.target, job.state.version })
-  if not result then
-    if self.session.doomed then
-      error(err, 0)
-    end
-    self.session:rollback()
-    return
-  end
-  local row = result:row(1)
+  local result = on_state(self, self.session:query(("select want, limits::text as limits from %s.backfill "
+    .. "where target = $1 and version = $2"):format(job.store.quoted), { job.state.target, job.state.version }))
+  local row = result and result:row(1)
   if row then
     job:limit(row.limits)
     handle.held = row.want ~= "run" -- the worker's next batch meets it
+  end
+end
+
+--- Writes down what the throttle says, for those who look from elsewhere.
+local function note(self, handle)
+  local decision, job = handle.decision, handle.job
+  local said = { level = decision.level, reason = decision.reason, lag_bytes = decision.lag }
+  local before, now = handle.noted or {}, task.now()
+  local news = said.level ~= before.level or said.reason ~= before.reason or said.lag_bytes ~= before.lag_bytes
+  if news and (said.level ~= before.level or now - handle.noted_at >= NOTE_MS) and reaches(self, job) then
+    handle.noted, handle.noted_at = said, now
+    on_state(self, job.store:set_throttle(self.session, job.state.target, job.state.version, said))
   end
 end
 
@@ -267,7 +293,9 @@ local function look(self)
     handle.decision:look(mine)
     handle.wanted = nil
     read_wishes(self, handle)
+    note(self, handle)
   end
+  self.count.issued = 0
 end
 
 --- Takes one sample; a failure is told to the throttles and tried again.
@@ -318,20 +346,32 @@ end
 local Handle = {}
 Handle.__index = Handle
 
---- What the next batch is to do.
+--- Waits for a sample that was begun after now -> whether one came.
+local function fresh(self)
+  local decision, from = self.decision, task.now()
+  while decision.last.at < from do
+    if task.now() - from > FRESH_MS or self.job.stopping then
+      return false
+    end
+    self.wanted = true
+    task.sleep(TICK // 2) -- a request to stop is in job.stopping, too
+  end
+  return true
+end
+
+--- What the next batch is to do. Near the limit of a standby it waits for a look at the server.
 ---@return "ok"|"slow"|"stop"
 ---@return string|nil reason
 ---@return integer|nil pause
 function Handle:verdict()
+  local decision = self.decision
   self.job:check() -- the time of a run that waits is over, too
   if self.held then
     return "ok"
+  elseif decision.last and decision.level ~= "stop" and decision:near() and not fresh(self) then
+    return "stop", ("waits to see how far standby %s is"):format(decision.lag_of or "?")
   end
-  local level, reason, pause = self.decision:verdict(task.now())
-  if self.decision.asked then
-    self.wanted = true
-  end
-  return level, reason, pause
+  return decision:verdict(task.now())
 end
 
 --- Takes other limits; they are looked at right away.
@@ -348,33 +388,64 @@ function Handle:close()
     return
   end
   sampler.handles[self] = nil
-  if next(sampler.handles) == nil then
-    servers[sampler.key] = nil
-    sampler.closed = true
-    sampler.task:cancel() -- not waited for: that wait would take a request to stop that is meant for the run
+  sampler:end_unless_used()
+end
+
+--- Ends the sampler when nobody needs it.
+function Sampler:end_unless_used()
+  if next(self.handles) == nil and self.kept == 0 and not self.closed then
+    servers[self.key] = nil
+    self.closed = true
+    self.task:cancel() -- not waited for: that wait would take a request to stop that is meant for the run
   end
 end
 
---- The throttle of a backfill. Takes the first sample, so that the first batch knows.
----@param job moonbird.backfill.job
----@return moonbird.backfill.signals
-function M.throttle(job)
-  local key = key_of(job.run)
+local function sampler_of(run)
+  local key = key_of(run)
   local sampler = servers[key]
   if not sampler then
-    sampler = setmetatable({ key = key, run = job.run, handles = {}, told = {} }, Sampler)
+    sampler = setmetatable({ key = key, run = run, handles = {}, told = {}, kept = 0, decisions = {},
+      count = { issued = 0 } }, Sampler)
     servers[key] = sampler
-  end
-  local handle = setmetatable({ job = job, sampler = sampler, decision = throttle_of.new(job.options) }, Handle)
-  job.database = job.run.params.dbname
-  sampler.handles[handle] = true
-  if not sampler.task then
     sampler.task = task.spawn(loop, sampler)
   end
+  return sampler
+end
+
+--- Keeps the sampler of a server, with what it has learnt, while backfills come and go.
+---@param run moonbird.run
+---@return fun() release
+function M.keep(run)
+  local sampler = sampler_of(run)
+  sampler.kept = sampler.kept + 1
+  return function()
+    sampler.kept = sampler.kept - 1
+    sampler:end_unless_used()
+  end
+end
+
+--- The throttle of a backfill. Waits for the first sample, so that the first batch knows.
+---@param job moonbird.backfill.job
+---@return moonbird.backfill.signals|nil
+---@return moonbird.error? err when the task is cancelled
+function M.throttle(job)
+  local sampler = sampler_of(job.run)
+  local name = ("%s\0%d\0%s"):format(job.state.target, job.state.version, job.run.params.dbname or "")
+  local decision = sampler.decisions[name]
+  if decision then
+    decision:configure(job.options)
+  else
+    decision = throttle_of.new(job.options, sampler.count)
+    sampler.decisions[name] = decision
+  end
+  local handle = setmetatable({ job = job, sampler = sampler, decision = decision }, Handle)
+  job.database = job.run.params.dbname
+  sampler.handles[handle] = true
   handle.wanted = true
-  local from = task.now()
-  while not handle.decision.last and not handle.decision.problem and task.now() - from < throttle_of.STALE do
-    local ok, err = task.sleep(TICK // 2)
+  local from, looks = task.now(), decision.looks
+  decision.problem = nil
+  while decision.looks == looks and not decision.problem and task.now() - from < throttle_of.STALE do
+    local ok, err = task.sleep(TICK)
     if not ok then
       handle:close()
       return nil, err

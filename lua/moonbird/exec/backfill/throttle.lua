@@ -34,18 +34,18 @@ local PAUSE_FIRST, PAUSE_MOST, PAUSE_STEP = 100, 5000, 250
 -- Of PAUSE_MOST, where a signal has no limit to be near to.
 local MILD = 0.05
 
--- Milliseconds: between samples; the longest while it says stop; how old a sample may be; how long a worker waits
--- for one that it asked for, and when it does not go on without it.
+-- Milliseconds: between samples; the longest while it says stop; how old a sample may be.
 M.INTERVAL, M.LONGEST, M.STALE = 1000, 5000, 5000
-local GLANCE, PATIENCE = 100, 500
 
 local RANK = { ok = 0, slow = 1, stop = 2 }
 
 ---@param options table as settled
+---@param count? { issued: integer } batches let through since the last sample, where several share a server: whoever
+---       samples sets it to 0
 ---@return moonbird.backfill.decision
-function M.new(options)
-  local self = setmetatable({ level = "ok", signals = {}, was = {}, pause = 0, looks = 0, issued = 0, stops = 0,
-    history = {} }, M)
+function M.new(options, count)
+  local self = setmetatable({ level = "ok", signals = {}, was = {}, pause = 0, looks = 0, stops = 0,
+    history = {}, count = count or { issued = 0 }, shared = count ~= nil }, M)
   self:configure(options)
   return self
 end
@@ -238,8 +238,8 @@ end
 --- WAL that a batch makes, at most, as far as samples tell: others' is in it, which errs to the safe side.
 local function learn(self, sample)
   local last = self.last
-  if sample.lsn and last and last.lsn and self.issued > 0 then
-    local each = (sample.lsn - last.lsn) / self.issued
+  if sample.lsn and last and last.lsn and self.count.issued > 0 then
+    local each = (sample.lsn - last.lsn) / self.count.issued
     self.per_batch = math.max(each, (self.per_batch or 0) * 0.9)
   end
 end
@@ -270,7 +270,10 @@ function M:look(sample)
   self.reason_before = self.reason or self.reason_before
   pace(self, worst)
   self.stops = self.level == "stop" and self.stops + 1 or 0
-  self.last, self.issued, self.asked = sample, 0, nil
+  self.last = sample
+  if not self.shared then
+    self.count.issued = 0
+  end
   self.looks = self.looks + 1
 end
 
@@ -286,16 +289,20 @@ function M:interval()
   return math.min(M.LONGEST, M.INTERVAL + (self.stops > 5 and (self.stops - 5) * 250 or 0))
 end
 
---- Whether one more batch could go over the limit of a standby before anybody sees it.
-local function near(self)
+--- Whether one more batch could take a standby over its limit before anybody sees it: then a sample is wanted that was
+--- begun after the batch before. Two batches more than those let through are reckoned with: one may have been under way
+--- at the last sample.
+---@return boolean
+function M:near()
   local limit = self.options.max_lag or 0
-  if limit <= 0 or not self.lag or self.issued == 0 then
+  if limit <= 0 or not self.lag then
     return false
   end
-  return self.lag >= limit * SLOW or self.lag + (self.per_batch or 0) * (self.issued + 1) > limit
+  return self.lag >= limit * SLOW or not self.per_batch and self.count.issued > 0
+    or self.lag + (self.per_batch or 0) * (self.count.issued + 2) > limit
 end
 
---- What the next batch is to do. `self.asked` is set when a sample is wanted now.
+--- What the next batch is to do.
 ---@param now integer milliseconds
 ---@return "ok"|"slow"|"stop" level
 ---@return string|nil reason
@@ -303,24 +310,12 @@ end
 function M:verdict(now)
   local age = self.last and now - self.last.at or math.huge
   if age > math.max(M.STALE, self:interval() * 2) then
-    self.asked = self.asked or now
     return "stop", ("the server has not been seen for %s%s"):format(self.last and time(age) or "the whole run",
       self.problem and ": " .. self.problem or "")
   elseif self.level == "stop" then
     return "stop", self.reason
-  elseif near(self) then
-    if self.asked and now - self.asked >= PATIENCE then
-      return "stop", ("waits to see how far standby %s is"):format(self.lag_of)
-    end
-    self.asked = self.asked or now
-    self.issued = self.issued + 1
-    return "slow", self.reason or ("standby %s is near its limit"):format(self.lag_of),
-      math.max(GLANCE, math.floor(self.pause))
   end
-  if not self.per_batch and self.lag and self.issued > 0 then
-    self.asked = self.asked or now -- nobody knows yet how much a batch writes
-  end
-  self.issued = self.issued + 1
+  self.count.issued = self.count.issued + 1
   if self.level == "slow" then
     return "slow", self.reason, math.floor(self.pause)
   elseif self.pause > 0 then

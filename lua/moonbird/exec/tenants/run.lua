@@ -23,6 +23,7 @@ local SAME_IN_CANARY = 3
 
 ---@class moonbird.tenants.options
 ---@field to? integer
+---@field steps? integer at most so many versions
 ---@field allow table contract, breaking
 ---@field allow_out_of_order? boolean
 ---@field tenant? string[]
@@ -478,6 +479,26 @@ function M.context(run, target, entries, options)
     migrated = {}, failed = {} }
 end
 
+--- The version of the last of the first so many migrations.
+local function last_of(global, tenant, count)
+  local versions = {}
+  for _, list in ipairs { global, tenant } do
+    for _, migration in ipairs(list) do
+      versions[#versions + 1] = migration.version
+    end
+  end
+  table.sort(versions)
+  return versions[math.min(count, #versions)] or 0
+end
+
+local function upto(migrations, limit)
+  local list = {}
+  for _, migration in ipairs(migrations) do
+    list[#list + 1] = (not limit or migration.version <= limit) and migration or nil
+  end
+  return list
+end
+
 --- Lists the tenants and tells what is pending. Changes nothing. context.survey is to be closed.
 ---@param context table
 ---@param settings moonbird.tenants.settings
@@ -497,7 +518,10 @@ function M.look(context, settings)
     return nil, err
   end
   context.target.held = context.held
-  return global, tenant
+  if context.options.steps and not context.limit then -- decided once: a later look has less pending
+    context.limit = last_of(global, tenant, context.options.steps - #context.done)
+  end
+  return upto(global, context.limit), upto(tenant, context.limit)
 end
 
 --- What `up` would do, stage by stage. Changes nothing. context.survey is to be closed.
@@ -586,6 +610,39 @@ local function run_stages(context, settings, global, tenant)
   end
 end
 
+--- In a new environment a source may be made by a migration (the table that tenants.query reads): applies the
+--- pending global ones that come before every tenant migration.
+---@return true|moonbird.error|nil err nil: something was applied; true: there is nothing to apply
+local function make_sources(context)
+  local target, only, any = context.target, {}, false
+  local ok, err = target:refresh()
+  if not ok then
+    return err
+  end
+  local global = {}
+  for _, entry in ipairs(context.entries) do
+    local row = target.state.applied[entry.version]
+    local migration = not row and registry.load(entry)
+    if migration and migration.scope == "tenant" then
+      break
+    end
+    global[#global + 1] = entry
+    if migration then
+      only[entry.version], any = true, true
+    end
+  end
+  if not any then
+    return true
+  end
+  local done, failed, so_far = apply.run(target, global, "up", { only = only, allow = context.options.allow,
+    allow_out_of_order = context.options.allow_out_of_order })
+  table.move(done or so_far, 1, #(done or so_far), #context.done + 1, context.done)
+  if not done then
+    return failed
+  end
+  return #done == 0 or nil
+end
+
 --- Applies what is pending, on the global target and on the tenants.
 ---@param run moonbird.run
 ---@param target moonbird.target the global one
@@ -606,6 +663,13 @@ function M.up(run, target, entries, settings, options)
     end
   end })
   local global, tenant = M.look(context, settings)
+  if not global and not context.survey then
+    err = make_sources(context)
+    if err then
+      return context, err == true and tenant or err
+    end
+    global, tenant = M.look(context, settings)
+  end
   if not global then
     return context, tenant
   end

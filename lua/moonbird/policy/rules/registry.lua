@@ -287,7 +287,8 @@ backward_compatible`; Lua: the same keys in the table).]],
     end
     if #missing > 0 then
       ctx:report("the migration does not say its " .. table.concat(missing, ", nor its "), { at = { line = 1 },
-        fix = "write `" .. table.concat(lines, "`, `") .. (migration.kind == "sql" and "` above -- migrate:up" or "`") })
+        fix = ("write `%s`%s"):format(table.concat(lines, "`, `"),
+          migration.kind == "sql" and " above -- migrate:up" or "") })
     end
   end,
 }

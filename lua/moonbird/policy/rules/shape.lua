@@ -21,7 +21,7 @@ local function wants_to_be_alone(ctx, st)
 end
 
 M[#M + 1] = {
-  id = "alone", group = "shape", severity = "error",
+  id = "alone", group = "shape", severity = "error", uses = { "live" },
   title = "a statement that is heavy or can't run in a transaction stands alone in its migration",
   explain = text_util.trim [[
 A statement without a transaction can't be taken back together with the others: when the second of two fails, the

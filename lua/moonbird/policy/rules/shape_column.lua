@@ -22,7 +22,7 @@ local function ask_server(ctx, default)
 end
 
 M[#M + 1] = {
-  id = "column-default", group = "shape", severity = "error",
+  id = "column-default", group = "shape", severity = "error", uses = { "live" },
   title = "a new column of an existing table has no default that is computed for each row",
   explain = text_util.trim [[
 A default that gives another value for each row (random(), gen_random_uuid(), clock_timestamp(), a sequence, also

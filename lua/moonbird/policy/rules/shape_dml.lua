@@ -6,7 +6,7 @@ local words = require "moonbird.policy.words"
 local M = {}
 
 M[#M + 1] = {
-  id = "dml-where", group = "shape", severity = "error",
+  id = "dml-where", group = "shape", severity = "error", uses = { "live" },
   title = "UPDATE and DELETE of an existing table say which rows",
   explain = text_util.trim [[
 An UPDATE or DELETE whose WHERE was forgotten, or is always true, changes every row there is. It can't be told from
@@ -97,7 +97,7 @@ local function describe(item, over)
 end
 
 M[#M + 1] = {
-  id = "unbatched-dml", group = "shape", severity = "warning",
+  id = "unbatched-dml", group = "shape", severity = "warning", uses = { "live" },
   title = "existing rows are changed in batches",
   explain = text_util.trim [[
 One statement over a big table is one transaction: every row it has changed stays locked until the last one is

@@ -70,7 +70,7 @@ function blocking.reindex(ctx, st)
 end
 
 M[#M + 1] = {
-  id = "index-concurrently", group = "shape", severity = "error",
+  id = "index-concurrently", group = "shape", severity = "error", uses = { "live" },
   title = "an index of an existing table is made, dropped and rebuilt CONCURRENTLY",
   explain = text_util.trim [[
 CREATE INDEX locks the table against every INSERT, UPDATE and DELETE until it is built: minutes on a big table. DROP
@@ -203,22 +203,55 @@ local function has_here(by_name, relation, columns)
   return false
 end
 
+-- registry -> name of a table -> what the migrations index of it. Only for `check`: in a run the statements of Lua
+-- functions become known one by one.
+local known = setmetatable({}, { __mode = "k" })
+
+local MAKES_INDEX = { "index", "unique", "primary" }
+
+--- What all migrations index of the tables of a name: a list of { version, relation, columns }. `unseen` holds the
+--- versions of those that can't be looked into.
+local function indexes_of_all(ctx, name)
+  local by_name = known[ctx.registry] or {}
+  if by_name[name] then
+    return by_name[name]
+  end
+  local list = { unseen = {} }
+  for _, item in ipairs(ctx.registry) do
+    local statements = context.mentions(item, "up", name, MAKES_INDEX)
+    if not statements then
+      table.insert(list.unseen, item.version)
+    end
+    for _, index in ipairs(statements and indexes_of(statements)[name] or {}) do
+      index.version = item.version
+      list[#list + 1] = index
+    end
+  end
+  if ctx.moment == "check" then
+    by_name[name] = list
+    known[ctx.registry] = by_name
+  end
+  return list
+end
+
 --- Whether another migration makes the index: an earlier one, or, for a column that is added here and so is empty, any.
 --- nil when there are files that can't be looked into.
 local function has_elsewhere(ctx, relation, columns, column_is_new)
-  local answer = false
-  for _, item in ipairs(ctx.registry) do
-    local before = item.version < ctx.migration.version
-    if item.version ~= ctx.migration.version and (before or column_is_new) then
-      local statements = context.mentions(item, "up", relation.name)
-      if statements and has_here(indexes_of(statements), relation, columns) then
-        return true
-      elseif not statements then
-        answer = nil
-      end
+  local function counts(version)
+    return version < ctx.migration.version or column_is_new and version ~= ctx.migration.version
+  end
+  local all = indexes_of_all(ctx, relation.name)
+  for _, index in ipairs(all) do
+    if counts(index.version) and names.same(index.relation, relation) and begins_with(index.columns, columns) then
+      return true
     end
   end
-  return answer
+  for _, version in ipairs(all.unseen) do
+    if counts(version) then
+      return nil
+    end
+  end
+  return false
 end
 
 --- Whether the migration adds one of the columns to the table.
@@ -265,7 +298,7 @@ local function each_foreign_key(st, tell)
 end
 
 M[#M + 1] = {
-  id = "foreign-key-index", group = "shape", severity = "error",
+  id = "foreign-key-index", group = "shape", severity = "error", uses = { "live" },
   title = "a foreign key has an index that begins with its columns",
   explain = text_util.trim [[
 PostgreSQL makes no index for a foreign key. Without one, each DELETE or change of key in the referenced table reads

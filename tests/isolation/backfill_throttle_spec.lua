@@ -1,0 +1,391 @@
+-- The throttle of backfills on real servers: a streaming replica whose replay is paused, sessions that wait for us, a
+-- window of time, the project's own function, other terminals; and tenants that take turns.
+local cluster = require "moonbird.core.cluster"
+local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
+local json = require "moonbird.core.json"
+local process = require "moonbird.core.process"
+local session = require "moonbird.core.session"
+local sys = require "moonbird.core.sys"
+local task = require "moonbird.core.task"
+local async = helper.async
+
+local USERS = [[
+-- migrate:up
+create table users (id bigint primary key, login text not null, hits int not null default 0, pad text);
+insert into users select i, 'user' || i, 0, repeat('x', 200) from generate_series(1, %d) i;
+analyze users;
+-- migrate:down
+drop table users;
+]]
+
+local BACKFILL = [[
+return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "hits = hits + 1",
+  options = { %s } } }
+]]
+
+local function has(text, part)
+  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
+end
+
+--- Follows what a child does by its events (--json): stderr can't be read while it runs, the state can.
+local function throttle_of(db)
+  local row = db:query("select status, throttle->>'level' as level, throttle->>'reason' as reason, "
+    .. "(throttle->>'lag_bytes')::bigint as lag from moonbird.backfill")[1]
+  return row or {}
+end
+
+describe("a backfill's throttle", function()
+  local db, dir
+
+  local function project(rows, options)
+    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(rows),
+      ["migrations/002_count.lua"] = BACKFILL:format(options) }
+    helper.ok({ "up", "--backfills", "skip" }, { cwd = dir, db = db })
+  end
+
+  local function moonbird(status, ...)
+    return helper.ok({ ... }, { cwd = dir, db = db, status = status })
+  end
+
+  local function spawn(...)
+    return helper.spawn({ "backfill", "run", ... }, { cwd = dir, db = db })
+  end
+
+  local function seen()
+    return db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
+  end
+
+  --- Fails unless nothing moves for a second, and gives where it stands.
+  local function still()
+    local at
+    helper.eventually("it stands still", function()
+      at = seen()
+      task.sleep(700)
+      return seen() == at
+    end)
+    task.sleep(1000)
+    assert.are.equal(at, seen())
+    return at
+  end
+
+  local function once(rows)
+    assert.are.equal(rows, db:value "select count(*) from users where hits = 1")
+    assert.are.equal("done", db:value "select status from moonbird.backfill")
+  end
+
+  local function finish(child)
+    local result = assert(child:wait(60000), "the backfill did not end")
+    assert.are.equal(0, result.status, result.stderr)
+    return result
+  end
+
+  before_each(async(function()
+    db = helper.database()
+  end))
+
+  it("says stop outside its window, and runs when the window is taken away", async(function()
+    local hour = db:value "select extract(hour from clock_timestamp() at time zone 'UTC')::int"
+    local from, to = (hour + 2) % 24, (hour + 4) % 24
+    project(2000, ("between = '%02d:00-%02d:00', time_zone = 'UTC', min = 100, max = 200"):format(from, to))
+    local child = spawn()
+    helper.eventually("it waits for its window", function()
+      return throttle_of(db).level == "stop"
+    end)
+    has(throttle_of(db).reason, "it is to run between")
+    task.sleep(500)
+    assert.are.equal(0, seen())
+    has(moonbird(0, "backfill", "show", "2").stdout, "it is to run between")
+    has(moonbird(0, "backfill", "list").stdout, "it is to run between")
+    moonbird(0, "backfill", "throttle", "2", "between=any")
+    finish(child)
+    once(2000)
+  end))
+
+  it("ends with 75 when its time is over while it waits", async(function()
+    local hour = db:value "select extract(hour from clock_timestamp() at time zone 'UTC')::int"
+    project(2000, ("between = '%02d:00-%02d:00', time_zone = 'UTC'"):format((hour + 2) % 24, (hour + 3) % 24))
+    local began = sys.monotonic()
+    moonbird(75, "backfill", "run", "--max-runtime", "1s")
+    assert.is_true(sys.monotonic() - began < 6)
+    assert.are.equal("paused", db:value "select status from moonbird.backfill")
+    assert.are.equal(0, db:value "select count(*) from moonbird.journal where event = 'fail'")
+    moonbird(0, "backfill", "throttle", "2", "between=any")
+    moonbird(0, "backfill", "run", "--max-runtime", "30s")
+    once(2000)
+  end))
+
+  it("asks the project's own function, which can only read", async(function()
+    project(3000, [[min = 50, max = 100, start = 100, throttle = function(db)
+      if db:value("select on_hold from switch") then return "stop", "the switch is off" end
+      pcall(function() db:exec("insert into switch values (true)") end)
+      return "ok"
+    end]])
+    db:exec "create table switch (on_hold boolean); insert into switch values (true)"
+    local child = spawn()
+    helper.eventually("the function's reason is told", function()
+      return throttle_of(db).reason == "the switch is off"
+    end)
+    assert.are.equal(0, seen())
+    db:exec "update switch set on_hold = false"
+    finish(child)
+    once(3000)
+    assert.are.equal(1, db:value "select count(*) from switch")
+  end))
+
+  it("waits when the function fails, and says why", async(function()
+    project(100, "throttle = function(db) return db:value('select nothing') end")
+    moonbird(75, "backfill", "run", "--max-runtime", "1s")
+    assert.are.equal(0, seen())
+    has(throttle_of(db).reason, "its throttle function failed: ")
+  end))
+
+  it("gives way to sessions that wait for its locks", async(function()
+    project(4000, "min = 100, max = 100, start = 100, max_blocked = 2, statement_timeout = '10s'")
+    -- A row in the middle of a batch is locked by somebody: the batch waits with its own rows locked.
+    db:exec "create function nap() returns trigger language plpgsql as 'begin perform pg_sleep(0.02); return new; end'"
+    db:exec "create trigger nap before update on users for each row when (new.hits = 1 and old.hits = 0) execute function nap()"
+    local child = spawn()
+    helper.eventually("it has begun", function()
+      return seen() >= 100
+    end)
+    local writers = {}
+    local stop = false
+    for i = 1, 4 do
+      local own = db:connect()
+      writers[i] = task.spawn(function()
+        while not stop do
+          local at = seen and own:query "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk":value(1, 1)
+          own:query(("update users set pad = 'y' where id = %d"):format(math.min(4000, at + 2)))
+          task.sleep(5)
+        end
+      end)
+    end
+    local row = helper.eventually("it gives way", function()
+      local said = throttle_of(db)
+      return said.reason and said.reason:find("for our locks", 1, true) and said
+    end, 40)
+    assert.is_true(row.level == "slow" or row.level == "stop")
+    stop = true
+    for _, writer in ipairs(writers) do
+      writer:join()
+    end
+    db:exec "drop trigger nap on users"
+    finish(child)
+    once(4000)
+  end))
+
+  it("is paused, resumed, throttled and cancelled from another process", async(function()
+    project(20000, "min = 20, max = 20, start = 20")
+    local child = spawn()
+    helper.eventually("it has begun", function()
+      return seen() > 200
+    end)
+    moonbird(0, "backfill", "pause", "count")
+    still()
+    assert.are.equal("paused", db:value "select status from moonbird.backfill")
+    moonbird(0, "backfill", "throttle", "2", "max=5000", "min=2000")
+    moonbird(0, "backfill", "resume", "002_count")
+    finish(child)
+    once(20000)
+    assert.is_true(db:value "select max(batch) from moonbird.backfill_chunk" >= 500
+      or db:value "select sum(batches) from moonbird.backfill_chunk" < 500)
+    moonbird(1, "backfill", "pause", "2")
+  end))
+
+  it("ends when it is cancelled, and begins anew only with --restart", async(function()
+    project(20000, "min = 20, max = 20, start = 20")
+    local child = spawn()
+    helper.eventually("it has begun", function()
+      return seen() > 200
+    end)
+    moonbird(0, "backfill", "cancel", "2")
+    local result = assert(child:wait(20000))
+    assert.are.equal(1, result.status)
+    has(result.stderr, "cancelled")
+    assert.are.equal("cancelled", db:value "select status from moonbird.backfill")
+    moonbird(1, "backfill", "run")
+    moonbird(1, "backfill", "resume", "2")
+    moonbird(0, "backfill", "run", "--restart")
+    assert.are.equal("done", db:value "select status from moonbird.backfill")
+  end))
+end)
+
+describe("a paused replica", function()
+  local primary, replica, dir, db
+
+  --- Runs a server program and gives its outcome; as root the cluster's own user has to be taken.
+  local function program(file, args)
+    local user = fs.stat(primary.dir .. "/data").uid
+    local spec = { file = file, args = args }
+    if fs.stat("/proc/self").uid == 0 then
+      spec = { file = "setpriv", args = { "--reuid=" .. user, "--clear-groups", "--regid=" .. user, file,
+        table.unpack(args) } }
+    end
+    local child <close> = assert(process.spawn(spec))
+    local result = assert(child:wait(60000))
+    assert.are.equal(0, result.status, result.stdout .. result.stderr)
+    return result
+  end
+
+  local function open(params, name)
+    local made = assert(session.open(params, { application_name = name }))
+    helper.defer(function()
+      made:close()
+    end)
+    return made
+  end
+
+  local function value(on, sql)
+    local result = assert(on:query(sql))
+    return result:value(1, 1)
+  end
+
+  it("stops the backfill within two seconds, by its name, and lets it go on", async(function()
+    primary = assert(cluster.open { temp = true })
+    helper.defer(function()
+      primary:release()
+    end)
+    db = open(primary.params, "moonbird-tests")
+    local bin = value(db, "select setting from pg_config where name = 'BINDIR'")
+    local folder = primary.dir .. "/replica"
+    program(bin .. "/pg_basebackup", { "-D", folder, "-h", primary.params.host, "-p", primary.params.port,
+      "-U", primary.params.user, "-X", "stream", "-c", "fast", "-R", "-C", "-S", "berlin" }) -- with a slot
+    assert(os.execute(("echo \"primary_conninfo = 'host=%s port=%s user=%s application_name=berlin'\" >> %s/postgresql.auto.conf")
+      :format(primary.params.host, primary.params.port, primary.params.user, folder)))
+    local port = tostring(tonumber(primary.params.port) + 1)
+    program(bin .. "/pg_ctl", { "-D", folder, "-w", "-l", folder .. "/log", "-o",
+      ("-p %s -c hot_standby=on -k %s -c listen_addresses=''"):format(port, primary.params.host), "start" })
+    helper.defer(function()
+      program(bin .. "/pg_ctl", { "-D", folder, "-m", "immediate", "stop" })
+    end)
+    local params = {}
+    for k, v in pairs(primary.params) do
+      params[k] = v
+    end
+    params.port = port
+    replica = open(params, "moonbird-tests")
+    helper.eventually("the replica streams", function()
+      return value(db, "select count(*) from pg_stat_replication where application_name = 'berlin' and state = 'streaming'") == 1
+    end)
+
+    local limit = 4 << 20
+    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(100000),
+      ["migrations/002_count.lua"] = BACKFILL:format("max_lag = '4MB', min = 500, max = 500, start = 500") }
+    local where = { cwd = dir, db = { url = primary.url } }
+    helper.ok({ "up", "--backfills", "skip" }, where)
+    assert(db:query "checkpoint")
+    helper.eventually("the replica has caught up", function()
+      return value(db, "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) < 10000 from pg_stat_replication")
+    end)
+    local child = helper.spawn({ "backfill", "run" }, where)
+    helper.eventually("it works", function()
+      return value(db, "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk") > 5000
+    end)
+    assert(replica:query "select pg_wal_replay_pause()")
+    local paused_at = sys.monotonic()
+    local function lag()
+      return value(db, "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint from pg_stat_replication")
+    end
+    local over
+    local reason = helper.eventually("it stops because of the replica", function()
+      if not over and lag() >= limit then
+        over = sys.monotonic()
+      end
+      return value(db, "select throttle->>'reason' from moonbird.backfill where throttle->>'level' = 'stop'")
+    end)
+    local took = sys.monotonic() - (over or paused_at)
+    has(reason, "standby berlin is ")
+    assert.is_true(took < 2, ("it took %.1f s"):format(took))
+    -- never past the limit by more than a batch: its own WAL, as the batches before tell, with the pages written whole
+    local rows = value(db, "select sum(rows_seen)::bigint from moonbird.backfill_chunk")
+    local stands, batch = lag(), 500 * 2 * (8192 + 512) // 20
+    task.sleep(2500)
+    assert.are.equal(rows, value(db, "select sum(rows_seen)::bigint from moonbird.backfill_chunk"))
+    assert.is_true(stands <= limit + batch, ("%d bytes behind, limit %d, a batch %d"):format(stands, limit, batch))
+    assert(replica:query "select pg_wal_replay_resume()")
+    local result = assert(child:wait(60000))
+    assert.are.equal(0, result.status, result.stderr)
+    assert.are.equal(100000, value(db, "select count(*) from users where hits = 1"))
+  end))
+end)
+
+describe("a backfill over tenants", function()
+  local COUNT, ROWS = helper.full and 50 or 12, helper.full and 20000 or 500
+  local db, dir
+
+  before_each(async(function()
+    db = helper.database()
+    local made = {}
+    for i = 1, COUNT do
+      made[i] = ("create schema tenant_%02d;"):format(i)
+    end
+    db:exec(table.concat(made))
+    dir = helper.project {
+      ["moonbird.lua"] = "return { tenants = tenants.schemas { like = \"tenant_%\" } }",
+      ["migrations/001_users.lua"] = ([[return { description = "t", scope = "tenant", irreversible = "t",
+        up = function(db) db:exec("create table users (id int primary key, hits int not null default 0)")
+          db:exec("insert into users select i from generate_series(1, %d) i")
+        end }]]):format(ROWS),
+    }
+    helper.ok({ "up" }, { cwd = dir, db = db, timeout = 300 })
+    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1", options = { min = 50, max = 200, start = 100 } } }]] })
+  end))
+
+  local function moonbird(status, ...)
+    return helper.ok({ ... }, { cwd = dir, db = db, status = status, timeout = 300 })
+  end
+
+  local function changed(i)
+    return db:value(("select count(*) from tenant_%02d.users where hits = 1"):format(i))
+  end
+
+  it("finishes none before each has begun, and changes every row once", async(function()
+    moonbird(0, "backfill", "run", "--jobs", "4")
+    for i = 1, COUNT do
+      assert.are.equal(ROWS, changed(i))
+    end
+    assert.is_true(db:value [[select (select min(finished_at) from moonbird.backfill)
+      > (select max(started_at) from moonbird.backfill)]])
+    assert.is_true(db:value [[select min(finished_at) filter (where event = 'apply')
+      > max(finished_at) filter (where event = 'start') from moonbird.journal
+      where version = 2 and target like 'tenant%']])
+    assert.are.equal(COUNT, db:value [[select count(*) from moonbird.journal where version = 2 and event = 'apply'
+      and target like 'tenant%']])
+    moonbird(0, "history", "--verify")
+    has(moonbird(0, "backfill", "run").stdout, "done on 0 tenants")
+  end))
+
+  it("goes on past a poisoned tenant, names it, and does it when it is mended", async(function()
+    db:exec "alter table tenant_03.users add constraint poison check (id <> 77 or hits = 0)"
+    local result = helper.moonbird({ "backfill", "run", "--json" }, { cwd = dir, db = db, timeout = 300 })
+    assert.are.equal(7, result.status, result.stderr)
+    local answer = json.decode(result.stdout)
+    assert.are.equal(COUNT - 1, #answer.tenants.done)
+    assert.are.equal("tenant_03", answer.tenants.failed[1].tenant)
+    has(answer.tenants.failed[1].error, "id = 77")
+    assert.are.equal(ROWS, changed(COUNT))
+    db:exec "alter table tenant_03.users drop constraint poison"
+    moonbird(0, "backfill", "run")
+    assert.are.equal(ROWS, changed(3))
+  end))
+
+  it("says 75 when its time is over, and steers one tenant", async(function()
+    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1 + 0 * length(pg_sleep(0.002)::text)",
+      options = { min = 10, max = 10, start = 10 } } }]] })
+    moonbird(75, "backfill", "run", "--max-runtime", "1500ms", "--jobs", "2")
+    assert.are.equal(COUNT, db:value "select count(*) from moonbird.backfill")
+    moonbird(0, "backfill", "pause", "2", "--tenant", "tenant_05")
+    assert.are.equal("tenant_05", db:value "select target from moonbird.backfill where want = 'pause'")
+    has(moonbird(0, "backfill", "list", "--tenant", "tenant_05").stdout, "tenant_05")
+    moonbird(0, "backfill", "resume", "2")
+    if not helper.full then
+      moonbird(0, "backfill", "run", "--jobs", "8")
+      for i = 1, COUNT do
+        assert.are.equal(ROWS, changed(i))
+      end
+    end
+  end))
+end)

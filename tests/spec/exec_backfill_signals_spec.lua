@@ -1,0 +1,192 @@
+-- Sampling a server for the throttles of backfills: what the queries give on a real server, for a role that sees all
+-- and for one that does not.
+local helper = require "tests.helper"
+local signals = require "moonbird.exec.backfill.signals"
+local session = require "moonbird.core.session"
+local task = require "moonbird.core.task"
+local async = helper.async
+
+describe("the archiver's distance", function()
+  local SEGMENT = 16 << 20
+
+  local function row(last, now, more)
+    local fields = { on = true, last = last, now = now, segment = SEGMENT }
+    for k, v in pairs(more or {}) do
+      fields[k] = v
+    end
+    return fields
+  end
+
+  it("is counted in files, over the end of a log", function()
+    assert.are.same({ files = 0, failing = false }, signals.archive(row("000000010000000000000004",
+      "000000010000000000000005")))
+    assert.are.same({ files = 6, failing = true }, signals.archive(row("0000000100000000000000FE",
+      "000000010000000100000005", { failing = true })))
+    assert.are.equal(2, signals.archive(row("00000001000000000000003E", "000000010000000100000001",
+      { segment = 64 << 20 })).files)
+    assert.are.equal(3, signals.archive(row("000000010000000000000004", "000000020000000000000008")).files)
+  end)
+
+  it("is not known where nothing is archived, or was yet", function()
+    assert.is_nil(signals.archive(row(nil, "000000010000000000000005")))
+    assert.is_nil(signals.archive(row("00000002.history", "000000010000000000000005")))
+    assert.is_nil(signals.archive(row("000000010000000000000004", "000000010000000000000005", { on = false })))
+  end)
+end)
+
+describe("a sampler", function()
+  local db, logged, handles
+
+  --- A job as the throttle sees one.
+  local function job(options, params, pids)
+    local workers = {}
+    for i, pid in ipairs(pids or {}) do
+      workers[i] = { session = { pid = function()
+        return pid
+      end } }
+    end
+    return {
+      options = options, workers = workers, place = { leaves = {} }, step = { migration = { file = "x.lua" } },
+      state = { target = "global", version = #handles + 1 }, store = { quoted = "moonbird",
+        set_throttle = function()
+          return true
+        end },
+      target = { name = "global", vars = {} }, checks = 0,
+      check = function(self)
+        self.checks = self.checks + 1
+      end,
+      limit = function() end,
+      run = { params = params, report = { log = function(_, level, message)
+        logged[#logged + 1] = level .. ": " .. message
+      end }, connect = function(_, name)
+        local own = { application_name = name }
+        for k, v in pairs(params) do
+          own[k] = own[k] or v
+        end
+        return session.open(own)
+      end },
+    }
+  end
+
+  local function throttle(...)
+    local handle = assert(signals.throttle(job(...)))
+    handles[#handles + 1] = handle
+    return handle
+  end
+
+  before_each(async(function()
+    db = helper.database()
+    logged, handles = {}, {}
+  end))
+
+  after_each(async(function()
+    for _, handle in ipairs(handles) do
+      handle:close()
+    end
+    task.sleep(60)
+  end))
+
+  it("has a sample before the first batch, and asks the job for its time", async(function()
+    local handle = throttle({ max_active = 1000 }, db.params)
+    assert.are.equal("ok", (handle:verdict()))
+    assert.are.equal(1, handle.job.checks)
+    local sample = handle.decision.last
+    assert.is_true(sample.lsn > 0)
+    assert.are.same({}, sample.standbys)
+    assert.are.equal("number", type(sample.active))
+    assert.are.same({}, logged)
+  end))
+
+  it("sees who waits for our backends, not ourselves", async(function()
+    db:exec "create table t (id int); insert into t values (1)"
+    local ours, theirs = db:connect(), db:connect()
+    assert(ours:query "begin")
+    assert(ours:query "update t set id = 2")
+    local waiting = task.spawn(function()
+      theirs:query "update t set id = 3"
+    end)
+    helper.eventually("somebody waits", function()
+      return db:value "select count(*) from pg_stat_activity where wait_event_type = 'Lock'" == 1
+    end)
+    local handle = throttle({ max_blocked = 1 }, db.params, { ours:pid() })
+    local level, reason = handle:verdict()
+    assert.are.equal("stop", level)
+    assert.truthy(reason:find("^1 session waits for our locks %(pid %d+, moonbird%-tests; limit 1%)$"), reason)
+    assert(ours:query "rollback")
+    waiting:join()
+    helper.eventually("it goes on", function()
+      return handle:verdict() ~= "stop"
+    end)
+    local other = throttle({ max_blocked = 1 }, db.params, { 1 })
+    assert.are.equal("ok", (other:verdict()))
+  end))
+
+  it("sees the oldest snapshot, and whose it is", async(function()
+    local old = db:connect { application_name = "report" }
+    assert(old:query "begin isolation level repeatable read")
+    assert(old:query "select 1 from pg_class limit 1")
+    task.sleep(150)
+    local level, reason = throttle({ max_snapshot = 100 }, db.params):verdict()
+    assert.are.equal("stop", level)
+    assert.truthy(reason:find("(report) has had a transaction open for", 1, true), reason)
+    assert(old:query "rollback")
+  end))
+
+  it("tells the time in the server's zone and in others, and survives one that is not known", async(function()
+    local here = throttle({ between = "00:00-24:00" }, db.params)
+    assert.are.equal("ok", (here:verdict()))
+    local there = throttle({ between = "00:00-24:00", time_zone = "Asia/Kolkata" }, db.params)
+    assert.are.equal("ok", (there:verdict()))
+    local minutes = there.decision.last.minutes["Asia/Kolkata"]
+    local server = db:value "select extract(epoch from (clock_timestamp() at time zone 'Asia/Kolkata')::time)::float8 / 60"
+    assert.is_true(math.abs(minutes - server) < 1 or math.abs(minutes - server) > 1438)
+    local level, reason = throttle({ between = "00:00-24:00", time_zone = "Mars/Olympus" }, db.params):verdict()
+    assert.are.equal("stop", level)
+    assert.truthy(reason:find("in Mars/Olympus", 1, true), reason)
+    level, reason = here:verdict()
+    assert.are.equal("ok", level, reason)
+  end))
+
+  it("shares one connection among the backfills of a server, and closes it after the last", async(function()
+    local first, second = throttle({}, db.params), throttle({}, db.params)
+    local function connections()
+      return db:value "select count(*) from pg_stat_activity where application_name = 'backfill-throttle'"
+    end
+    assert.are.equal(1, connections())
+    first:close()
+    task.sleep(100)
+    assert.are.equal(1, connections())
+    second:close()
+    helper.eventually("it is closed", function()
+      return connections() == 0
+    end)
+  end))
+
+  it("gets another connection when its own is ended", async(function()
+    local handle = throttle({}, db.params)
+    local looks = handle.decision.looks
+    db:exec "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'backfill-throttle'"
+    helper.eventually("it looks again", function()
+      return handle.decision.looks > looks + 1
+    end)
+    assert.truthy(handle.decision.problem)
+    assert.are.equal("ok", (handle:verdict()))
+  end))
+
+  it("goes by what it sees as an ordinary role, and says what it does not see", async(function()
+    local role = "plain_" .. db.name
+    db:exec(("create role %s login"):format(role))
+    helper.defer(function()
+      db:exec(("drop role %s"):format(role))
+    end)
+    local params = {}
+    for k, v in pairs(db.params) do
+      params[k] = v
+    end
+    params.user = role
+    local handle = throttle({ max_lag = 1, max_active = 1000, max_blocked = 1, max_snapshot = 3600000 }, params)
+    assert.are.equal("ok", (handle:verdict()))
+    assert.are.equal(1, #logged)
+    assert.truthy(logged[1]:find("grant pg_read_all_stats", 1, true), logged[1])
+  end))
+end)
