@@ -205,6 +205,16 @@ M.JSON = {
     { "unreachable", "`drift`: list of `tenant`, `error`" },
     { "versions", "`matrix`: list of `version`, `id`" }, { "file", "`matrix`: with `--html`" },
   },
+  backfill = {
+    { "backfills", "all but `run` and `explain`: list of `target`, `version`, `id` and, as the action has it, `status`, "
+      .. "`want`, `table`, `mode`, `rows`, `changed`, `share`, `rate`, `batch`, `throttle`, `errors`, `limits`, ..." },
+    { "target", "`run`, `explain`" }, { "run", "`run`: its id" }, { "steps", "`run`: as of `up`" },
+    { "id", "`explain`" }, { "version", "`explain`" }, { "table", "`explain`" }, { "key", "`explain`: list of columns" },
+    { "mode", "`explain`: `set`, `rows` or `batch`" }, { "rows", "`explain`: estimated" },
+    { "matching", "`explain`: estimated rows that need work" }, { "parts", "`explain`: relations" },
+    { "options", "`explain`" }, { "plan", "`explain`: lines" }, { "duration_ms", "`explain`: estimated" },
+    { "warnings", "`explain`: list of texts" },
+  },
   deploy = {
     { "target", "`global`" }, { "run", "as in the journal" }, { "steps", "list: " .. STEP }, HELD,
     { "status", "`applied`, `pending`, `missing`: numbers after the run" }, { "policy", "as the object of `check`" },

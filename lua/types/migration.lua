@@ -22,7 +22,7 @@
 ---@field barrier? boolean reserved
 ---@field waivers? moonbird.migration.waiver[] findings of the policy that somebody answers for
 
---- Rows to change batch by batch. One of `set`, `transform` and `batch` says how. docs/guide/data-migrations.md.
+--- Rows to change batch by batch. One of `set`, `transform` and `batch` says how. docs/internals/backfill.md.
 ---@class moonbird.migration.backfill
 ---@field table string a name, or schema.name
 ---@field key? string|string[] columns of a unique index, all not null; found where it is left out

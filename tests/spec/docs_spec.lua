@@ -107,6 +107,21 @@ describe("the documentation", function()
     run("down", "--dry-run")
     run("down")
     run("baseline", "2")
+    helper.write(dir, {
+      ["migrations/004_fill.lua"] = "return { description = 'Fill what is empty', irreversible = 'it was not there', "
+        .. "backfill = { table = 'rows_', where = 'b is null', set = 'b = a' } }",
+      ["migrations/003_rows.sql"] = "-- migrate:up\ncreate table rows_ (a int primary key, b int);\n"
+        .. "insert into rows_ values (1), (2);\n-- migrate:down\ndrop table rows_;\n",
+    })
+    run("up", "--backfills", "skip")
+    run("backfill", "list")
+    run("backfill", "explain", "4")
+    run("backfill", "run", "4")
+    run("backfill", "show", "4")
+    run("repair", "4", "--mark", "reverted", "--reason", "test")
+    run("down")
+    assert(fs.remove(dir .. "/migrations/004_fill.lua"))
+    assert(fs.remove(dir .. "/migrations/003_rows.sql"))
     local config = assert(fs.read(dir .. "/moonbird.lua"))
     helper.write(dir, {
       ["moonbird.lua"] = "return { tenants = tenants.schemas{ like = 't_%' } }",

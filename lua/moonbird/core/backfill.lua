@@ -68,8 +68,8 @@ end
 ---@return moonbird.error? err
 function M:find(session, target, version)
   local rows, err = rows_of(session, ("select target, version, id, mode, code, relation, key_columns, key_types, "
-    .. "status, want, limits, pass, rows_estimated, durable, run, host, sqlstate, error from %s.backfill where target = $1 "
-    .. "and version = $2"):format(self.quoted), { target, version }, 2, { "limits" })
+    .. "status, want, limits, pass, rows_estimated, durable, run, host, sqlstate, error from %s.backfill "
+    .. "where target = $1 and version = $2"):format(self.quoted), { target, version }, 2, { "limits" })
   if not rows then
     return nil, err
   end

@@ -68,7 +68,8 @@ local function numbers(self, job)
   local decision = job.throttle and job.throttle.decision
   local left = math.max(0, total - done)
   return { migration = job.step.migration.id, target = job.target.name, rows = done, changed = job.counters.changed,
-    total = total, share = total > 0 and math.min(1, done / total) or 0, rate = one.rate and math.floor(one.rate) or nil,
+    total = total, share = total > 0 and math.min(1, done / total) or 0,
+    rate = one.rate and math.floor(one.rate) or nil,
     eta_ms = one.rate and one.rate > 0 and math.floor(left / one.rate * 1000) or nil, batch = job.size:current(),
     lag_bytes = decision and decision.lag or nil, throttle = job.level, reason = job.reason }
 end
@@ -188,7 +189,8 @@ end
 ---@return string
 function M.totals(detail)
   return ("%s looked at, %s changed in %s%s%s"):format(text.count(detail.rows, "row"), detail.changed,
-    text.count(detail.batches, "batch", "batches"), detail.skipped > 0 and (", %d skipped"):format(detail.skipped) or "",
+    text.count(detail.batches, "batch", "batches"),
+    detail.skipped > 0 and (", %d skipped"):format(detail.skipped) or "",
     detail.errors > 0 and (", %d passed over"):format(detail.errors) or "")
 end
 

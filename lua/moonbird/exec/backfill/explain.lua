@@ -223,7 +223,7 @@ function M.run(target, step)
   local there
   there, err = session:query("select to_regclass($1) is not null", { store.quoted .. ".backfill_chunk" })
   if there and not there:value(1, 1) then
-    there, err = session:query(STAND_IN)
+    err = select(2, session:query(STAND_IN))
     job.store = setmetatable({ quoted = "pg_temp" }, { __index = store })
   end
   if err then
@@ -236,7 +236,9 @@ function M.run(target, step)
       max = job.options.max, workers = job.options.workers }, warnings = json.array {}, rows = 0 }
   local leaf = largest_leaf(place)
   local chunks
-  chunks, err = leaf and chunks_of.plan(target, session, { key = place.key, alias = place.alias, leaves = { leaf } }, 1)
+  if leaf then
+    chunks, err = chunks_of.plan(target, session, { key = place.key, alias = place.alias, leaves = { leaf } }, 1)
+  end
   if err then
     return nil, err
   elseif not leaf or not chunks[1] then

@@ -209,7 +209,8 @@ local function own_answer(self, handle)
     return { level = "stop", reason = ("its throttle function returned %s, not \"ok\", \"slow\" or \"stop\"")
       :format(type(level) == "string" and '"' .. level .. '"' or type(level)) }
   end
-  return { level = level, reason = type(reason) == "string" and reason ~= "" and reason or "its throttle function says so" }
+  local said = type(reason) == "string" and reason ~= ""
+  return { level = level, reason = said and reason or "its throttle function says so" }
 end
 
 --- Vacuums on the tables of a backfill.
