@@ -23,6 +23,7 @@ M.HOME = "/home/ada"
 M.PAGES = {
   "README.md", "docs/guide/tour.md", "docs/guide/lua-migrations.md", "docs/guide/sql-migrations.md",
   "docs/guide/policies.md", "docs/guide/configuration.md", "docs/guide/tenants.md", "docs/guide/fleet.md",
+  "docs/guide/data-migrations.md",
   "docs/reference/db.md", "docs/reference/journal.md",
 }
 

@@ -236,8 +236,8 @@ function M.list(report, rows)
     named = named or row.target ~= "global"
   end
   for i, row in ipairs(rows) do
-    local line = { clean.line(row.id), M.status(row), share(row),
-      ("%s of ~%s rows"):format(M.rows(row.rows_seen or 0), M.rows(row.rows_estimated or 0)),
+    local line = { clean.line(row.id), M.status(row), row.rows_seen and share(row) or "",
+      row.rows_seen and ("%s of ~%s rows"):format(M.rows(row.rows_seen), M.rows(row.rows_estimated)) or "",
       row.rate and M.rows(row.rate) .. "/s" or "", row.eta_ms and duration.format(row.eta_ms) .. " left" or "",
       row.errors and row.errors > 0 and report.out.red(text.count(row.errors, "error")) or "",
       row.status == "running" and row.throttle and row.throttle.level ~= "ok" and ("%s: %s"):format(row.throttle.level,

@@ -235,13 +235,13 @@ function M.run(target, step)
     parts = #place.leaves, options = { batch_target_ms = job.options.batch_target, min = job.options.min,
       max = job.options.max, workers = job.options.workers }, warnings = json.array {}, rows = 0 }
   local leaf = largest_leaf(place)
-  local chunks
+  local chunks = {}
   if leaf then
     chunks, err = chunks_of.plan(target, session, { key = place.key, alias = place.alias, leaves = { leaf } }, 1)
   end
-  if err then
+  if not chunks then
     return nil, err
-  elseif not leaf or not chunks[1] then
+  elseif not chunks[1] then
     result.empty, result.duration_ms = true, 0
     return result
   end

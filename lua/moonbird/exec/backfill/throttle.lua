@@ -247,7 +247,7 @@ end
 --- Takes a sample of the server.
 ---@param sample table at (ms), lsn (bytes), standbys { name, bytes, ms }[], slots { name, bytes }[],
 ---       archive { files, failing }, vacuum "plain"|"wraparound", blocked { count, who }, active, snapshot { ms, who },
----       minutes { [zone] = minute of the day }, answer { level, reason } of the own function. nil: not known
+---       minutes { [zone] = minute of the day }, answer { level, reason } of the own function. nil: not known.
 function M:look(sample)
   remember(self, sample)
   learn(self, sample)
