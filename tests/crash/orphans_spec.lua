@@ -1,5 +1,6 @@
 --- The client is killed while the server still works for it: what was sent goes on and commits. The next run
 -- must wait for that and go on from there, not do it a second time beside it.
+-- The same on every server.
 local helper = require "tests.helper"
 
 local blocks = {

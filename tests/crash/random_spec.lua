@@ -1,6 +1,7 @@
 --- SIGKILL at times nobody chose: while the server works, while it answers, while it commits. The rerun must
 -- come to what an uninterrupted run comes to. Times are spread over the whole run and differ each time; a
 -- failure names them.
+-- The same on every server.
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
 local sys = require "moonbird.core.sys"

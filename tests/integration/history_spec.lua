@@ -1,4 +1,5 @@
 -- The journal as people meet it: drift, taking back, repair, verification, plans and rehearsals.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"

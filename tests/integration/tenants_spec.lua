@@ -1,5 +1,6 @@
 --- `up` and `deploy` over tenants on a real server: the order of global and tenant migrations, where they run and
 -- what the journal says, gates, canaries, budgets, what fails beside what goes on, and what is told.
+-- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
