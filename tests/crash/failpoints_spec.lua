@@ -2,6 +2,7 @@
 -- journal must be those of a run that nobody interrupted. The points are listed by a traced run, so a new
 -- failpoint is covered without a change here. With MOONBIRD_TEST_FULL=1 the rerun is killed too, at every
 -- point it passes; otherwise at a few.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"

@@ -1,4 +1,5 @@
 -- The commands about backfills by the real binary: what they say and do before one has begun, half-way and afterwards.
+-- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local async = helper.async

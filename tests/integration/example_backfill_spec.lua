@@ -1,5 +1,6 @@
 -- examples/backfill from end to end: each of the five patterns leaves the rows as it says, also those that are written
 -- meanwhile; the unique index waits for its backfill; and ci proves the whole. The same on every server.
+-- The same on every server.
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local async = helper.async
