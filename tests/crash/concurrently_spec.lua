@@ -79,7 +79,8 @@ describe("CREATE INDEX CONCURRENTLY", function()
       end)
     end
     for _, one in ipairs(tasks) do
-      one:join()
+      local _, err = one:join()
+      problems[#problems + 1] = err and err.message
     end
     assert.are.equal("", table.concat(problems, "\n"))
     return results
@@ -152,6 +153,32 @@ describe("CREATE INDEX CONCURRENTLY", function()
     assert.is_truthy(result, "the rerun hangs")
     whole(db, { result })
     assert.is_truthy(result.stderr:find("waiting for backend", 1, true), result.stderr)
+  end))
+
+  it("waits for the build of a rerun that was killed as well", helper.async(function()
+    local db = helper.database { template = ground }
+    local blocker = db:connect()
+    assert(blocker:simple("begin; lock table rows in exclusive mode"))
+    local BUILDS = [[from pg_stat_activity where query ilike 'create index concurrently%' and state = 'active'
+      and datname = current_database() and pid <> pg_backend_pid()]]
+    for round = 1, 2 do
+      local child = helper.spawn({ "up" }, { db = db, cwd = dir })
+      helper.eventually("the build waits for the table", function()
+        return db:value("select count(*) " .. BUILDS) == 1
+      end)
+      child:kill("KILL")
+      child:wait()
+      if round == 1 then
+        db:query("select pg_terminate_backend(pid, 10000) " .. BUILDS)
+      end
+    end
+    local rerun = helper.spawn({ "up" }, { db = db, cwd = dir })
+    assert.is_false(rerun:wait(1500), "the rerun ended although the second build goes on")
+    assert.are.equal(1, db:value("select count(*) " .. BUILDS), "two builds at once")
+    blocker:simple("commit")
+    local result = rerun:wait(20000)
+    assert.is_truthy(result, "the rerun hangs")
+    whole(db, { result })
   end))
 
   it("is cleaned up when its backend is terminated, and built anew", helper.async(function()

@@ -143,6 +143,14 @@ function M.unit_lock(target)
   return "@unit/" .. target
 end
 
+--- The statement that takes the lock of enter_unit() for as long as the session lives: what is sent outside any
+--- transaction may still be at work after its client died.
+---@param target string
+---@return table item giving one boolean
+function M:hold_unit_item(target)
+  return { ("select pg_try_advisory_lock(%s.lock_key($1))"):format(self.quoted), M.unit_lock(target) }
+end
+
 --- The call that marks a transaction as part of a target's step, as SQL text without SELECT.
 ---@param target string
 ---@return string

@@ -7,26 +7,26 @@ local task = require "moonbird.core.task"
 
 local M = {}
 
---- Waits until the backend that an interrupted run left working is gone: its statement may still be
---- running although its client is dead.
-local function wait_for_backend(self, row)
-  while true do
-    local result, err = self.target.session:query(
-      "select application_name from pg_stat_activity where pid = $1 and backend_start = $2::timestamptz",
-      { row.detail.pid, row.detail.backend_start })
+--- Behind a transaction pooler, where no lock of a session tells it: waits until no backend works on the statement
+--- any more. That of an interrupted run goes on although its client is dead.
+local function wait_for_orphan(self, text)
+  while self.target.pooled do
+    local result, err = self.target.session:query([[
+      select pid from pg_stat_activity where state = 'active' and datname = current_database()
+        and pid <> pg_backend_pid() and query <> '' and starts_with($1, query) limit 1]], { text })
     if not result then
       return nil, err
-    end
-    if result:count() == 0 then
+    elseif result:count() == 0 then
       return true
     end
-    self.target.run.report:waiting_for_backend(self.step, row.detail.pid)
+    self.target.run.report:waiting_for_backend(result:value(1, 1))
     local ok
     ok, err = task.sleep(200)
     if not ok then
       return nil, err
     end
   end
+  return true
 end
 
 --- Runs one statement outside any transaction with no time limits; what the session had set is put back.
@@ -95,7 +95,7 @@ function M.run(self, index, sha, text, st)
   local before
   if row then
     local ok
-    ok, err = wait_for_backend(self, row)
+    ok, err = wait_for_orphan(self, text:sub(st.first, st.last))
     if not ok then
       return nil, err
     end
@@ -124,14 +124,8 @@ function M.run(self, index, sha, text, st)
     if not before then
       return nil, err
     end
-    local me
-    me, err = session:query("select backend_start::text, pid from pg_stat_activity where pid = pg_backend_pid()")
-    if not me then
-      return nil, err
-    end
     local ok
-    ok, err = self:record(progress.unit_event(index, sha, "started",
-      { before = before, pid = me:value(1, 2), backend_start = me:value(1, 1), statement = st.tag }))
+    ok, err = self:record(progress.unit_event(index, sha, "started", { before = before, statement = st.tag }))
     if not ok then
       return nil, err
     end

@@ -104,19 +104,28 @@ local function lease(target)
   return session
 end
 
---- Waits for what an interrupted run may still have at work in the server, then sees whether that changed
---- the history this attempt was planned from.
+--- Waits for what an interrupted run may still have at work in the server, however long that takes: under our
+--- lease nobody else begins anything, and it ends by itself. Then sees whether it changed the history this attempt
+--- was planned from, and takes its lock for this session: if we die, the next run waits for us in turn.
 local function await_orphans(target)
   local head = target.head
-  local ok, err = target:wait_until_free(journal.unit_lock(target.name))
+  local name = journal.unit_lock(target.name)
+  local ok, err = target:wait_until_free(name, { left = math.huge, orphan = true })
   if ok then
     ok, err = target:refresh()
   end
   if ok and target.head ~= head then
     target.head = head -- apply.run looks itself, and wants to see that it moved
-    ok, err = nil, error_.new("history_moved", "an interrupted run finished a part of the step meanwhile")
+    return nil, error_.new("history_moved", "an interrupted run finished a part of the step meanwhile")
+  elseif not ok or target.pooled then -- a pooler's connection would keep the lock for whoever comes next
+    return ok, err
   end
-  return ok, err
+  local results
+  results, err = target.session:batch { target.run.journal:hold_unit_item(target.name) }
+  if results and not results[1]:value(1, 1) then
+    return nil, error_.new("locked", ("a statement of another run works on target %q"):format(target.name))
+  end
+  return results and true, err
 end
 
 local function run_leased(self)

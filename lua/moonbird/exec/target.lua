@@ -171,7 +171,8 @@ function M:search_path()
 end
 
 --- Waits while somebody else holds the target's lock. Polls from outside any transaction.
----@param budget { left: integer } milliseconds that may still be spent, counted down here
+---@param budget { left: number, orphan?: boolean } left: milliseconds that may still be spent, counted down here;
+---       orphan: the holder is what an interrupted run left in the server
 ---@param name? string another target's lock
 ---@return true|nil
 ---@return moonbird.error? err code "locked", naming the holder, when the budget is spent
@@ -184,19 +185,24 @@ function M:wait_for_lock(budget, name)
     return nil, error_.new("locked", ("target %q is locked by another runner%s"):format(self.name, who),
       { target = self.name, hint = "wait for it, or give more time with --lock-wait", holder = holder })
   end
-  self.run.report:waiting_for_lock(self, holder)
+  if budget.orphan then
+    self.run.report:waiting_for_backend(holder and holder.pid)
+  else
+    self.run.report:waiting_for_lock(self, holder)
+  end
   -- Jitter, so that eight runners do not come back in step.
   local pause = math.min(budget.left, POLL_MS // 2 + math.random(POLL_MS))
   budget.left = budget.left - pause
   return task.sleep(pause)
 end
 
---- Waits until nobody holds the target's lock (or another, by name), as long as --lock-wait says.
+--- Waits until nobody holds the target's lock (or another, by name).
 ---@param name? string
+---@param budget? { left: number, orphan?: boolean } as wait_for_lock's; without it as long as --lock-wait says
 ---@return true|nil
 ---@return moonbird.error? err
-function M:wait_until_free(name)
-  local budget = { left = self.run.lock_wait }
+function M:wait_until_free(name, budget)
+  budget = budget or { left = self.run.lock_wait }
   while true do
     -- An implicit transaction: the lock is released at once.
     local results, err = self.session:batch { self.run.journal:try_lock_item(name or self.name) }

@@ -273,13 +273,11 @@ function M:waiting_for_lock(target, holder)
 end
 
 --- An interrupted run's backend is still at work.
----@param step moonbird.step
----@param pid integer
-function M:waiting_for_backend(step, pid)
-  if self.last_backend ~= pid then
+---@param pid? integer nil: it ended while it was looked for
+function M:waiting_for_backend(pid)
+  if pid and self.last_backend ~= pid then
     self.last_backend = pid
-    self:log("info", ("waiting for backend %d, which still runs the statement of an interrupted run")
-      :format(pid), step)
+    self:log("info", ("waiting for backend %d, which still runs a statement of an interrupted run"):format(pid))
   end
 end
 
