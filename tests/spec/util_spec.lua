@@ -70,6 +70,20 @@ describe("util.nearest", function()
     assert.are.equal("known are: a, b", nearest.hint("zzzz", { b = 1, a = 2 }))
     assert.are.equal("there are none", nearest.hint("zzzz", {}))
   end)
+
+  it("takes a beginning that only one has, and does not list many", function()
+    local rules = { "foreign-key-index", "protected-down", "protected-run" }
+    assert.are.equal("foreign-key-index", nearest.find("foreign-key", rules))
+    assert.are.equal("foreign-key-index", nearest.find("Foreign_Key", rules))
+    assert.is_nil(nearest.find("protected", rules))
+    assert.is_nil(nearest.find("fo", rules))
+    assert.are.equal("known are: foreign-key-index, protected-down, protected-run",
+      nearest.hint("protected", rules, "see there"))
+    for i = 1, 10 do
+      rules[#rules + 1] = ("other-%02d"):format(i)
+    end
+    assert.are.equal("see there", nearest.hint("protected", rules, "see there"))
+  end)
 end)
 
 describe("util.text", function()

@@ -7,6 +7,7 @@ local json = require "moonbird.core.json"
 local nearest = require "moonbird.util.nearest"
 local reporter = require "moonbird.report.reporter"
 local sys = require "moonbird.core.sys"
+local usage = require "moonbird.cli.usage"
 
 local M = {}
 
@@ -276,14 +277,13 @@ local function add_option(parser, option)
   if option.arg then
     item:argname(option.arg)
   end
-  if option.choices then
-    item:choices(option.choices)
-  end
   if option.default then
     item:default(option.default):show_default(false)
   end
-  if option.convert then
-    item:convert(option.convert)
+  local convert = option.choices and usage.choice("--" .. option.long, option.choices)
+    or option.convert and usage.named("--" .. option.long, option.convert)
+  if convert then
+    item:convert(convert)
   end
   if option.many and not option.arg then
     item:count("0-3"):init(0)
@@ -299,11 +299,10 @@ local function add_argument(parser, argument)
   elseif argument.optional then
     item:args("?")
   end
-  if argument.choices then
-    item:choices(argument.choices)
-  end
-  if argument.convert then
-    item:convert(argument.convert)
+  local convert = argument.choices and usage.choice(argument.name, argument.choices)
+    or argument.convert and usage.named(argument.name, argument.convert)
+  if convert then
+    item:convert(convert)
   end
 end
 
@@ -403,12 +402,17 @@ local function usage_error(argv, message, hint)
   report:failure(err)
 end
 
-local function is_command(word)
+local function find_command(word)
   for _, command in ipairs(M.COMMANDS) do
     if command.name == word then
-      return true
+      return command
     end
   end
+end
+
+local function unknown_command(argv, word)
+  usage_error(argv, ("there is no command \"%s\""):format(word), usage.hint(nil, nearest.find(word, names())))
+  return nil, 2
 end
 
 --- Parses the command line. Prints help and usage errors itself.
@@ -417,11 +421,9 @@ end
 ---@return integer? status
 function M.parse(argv)
   local word = command_word(argv)
-  if word and not is_command(word) then
-    local near = nearest.find(word, names())
-    usage_error(argv, ("there is no command %q"):format(word),
-      near and ("did you mean `moonbird %s`?"):format(near) or "see `moonbird help`")
-    return nil, 2
+  local command = find_command(word)
+  if word and not command then
+    return unknown_command(argv, word)
   end
   local parser = build(word)
   if asks_for_help(argv) then
@@ -430,18 +432,17 @@ function M.parse(argv)
   end
   local parsed, result = parser:pparse(argv)
   if not parsed then
-    usage_error(argv, result, "see `moonbird help`")
+    usage_error(argv, usage.explain(result, command, M.GLOBAL))
     return nil, 2
   end
   if not result.command and wants_json(argv) then
-    usage_error(argv, "a command is missing", "see `moonbird help`")
+    usage_error(argv, "a command is missing", usage.hint())
     return nil, 2
   elseif not result.command or result.command == "help" then
     local topic = result.topic
     local chosen = topic and parser._commands_by_name[topic] or parser
     if topic and not parser._commands_by_name[topic] then
-      usage_error(argv, ("there is no command %q"):format(topic), "see `moonbird help`")
-      return nil, 2
+      return unknown_command(argv, topic)
     end
     sys.write(1, chosen:get_help() .. "\n")
     return nil, result.command and 0 or 2

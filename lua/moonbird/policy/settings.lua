@@ -115,7 +115,7 @@ local function read_rules(value, known, complain)
   for _, id in ipairs(sorted_keys(value)) do
     if not known[id] then
       complain({ "policy", "rules", id }, ("there is no policy rule \"%s\""):format(id),
-        nearest.hint(id, known) or "`moonbird policy list` shows them")
+        nearest.hint(id, known, "`moonbird policy list` shows them"))
     else
       result[id] = read_rule(id, value[id], known[id], complain)
     end

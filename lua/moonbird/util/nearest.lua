@@ -26,7 +26,27 @@ function M.distance(a, b)
   return previous[#b]
 end
 
---- The candidate that is near enough to be what was meant. Case and "-" against "_" count as equal.
+-- A list longer than this is not read in an error message.
+local LISTED = 12
+-- From so many letters on, a beginning says which name is meant.
+local PREFIX = 3
+
+--- The only candidate that begins with the word.
+local function completed(word, names, plain)
+  local only
+  for _, name in ipairs(#word >= PREFIX and names or {}) do
+    if plain(name):sub(1, #word) == plain(word) then
+      if only then
+        return nil
+      end
+      only = name
+    end
+  end
+  return only
+end
+
+--- The candidate that is near enough to be what was meant: misspelt, or the only one that begins so. Case and "-"
+--- against "_" count as equal.
 ---@param word string
 ---@param candidates string[]|table<string, any> a list, or a table whose keys are the candidates
 ---@return string? name nil when nothing is near
@@ -50,14 +70,15 @@ function M.find(word, candidates)
       best, best_distance = name, distance
     end
   end
-  return best
+  return best or completed(word, names, plain)
 end
 
 --- The sentence for an unknown name: which one was meant, or which there are.
 ---@param word string
 ---@param candidates string[]|table<string, any>
+---@param otherwise? string said where there are too many to list
 ---@return string hint
-function M.hint(word, candidates)
+function M.hint(word, candidates, otherwise)
   local near = M.find(word, candidates)
   if near then
     return ("did you mean \"%s\"?"):format(near)
@@ -73,6 +94,8 @@ function M.hint(word, candidates)
   end
   if #names == 0 then
     return "there are none"
+  elseif otherwise and #names > LISTED then
+    return otherwise
   end
   return "known are: " .. table.concat(names, ", ")
 end

@@ -94,7 +94,7 @@ local function find_rule(rules, id)
     known[rule.id] = true
   end
   return nil, error_.new("usage", ("there is no policy rule \"%s\""):format(id),
-    { hint = nearest.hint(id, known) or "`moonbird policy list` shows them" })
+    { hint = nearest.hint(id, known, "`moonbird policy list` shows them") })
 end
 
 local function indented(text)
