@@ -1,5 +1,6 @@
 --- Command lines that can't be run: what a newcomer is told, and where to read on. No server is needed.
 -- The same on every server.
+local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local async = helper.async
@@ -64,5 +65,24 @@ describe("a command line that can't be read", function()
     has(said, "did you mean \"foreign-key-index\"?")
     has(said, "`moonbird policy list` shows them")
     lacks(said, "known are")
+  end))
+
+  for _, words in ipairs { { "up", "--tenant", "x" }, { "up", "--exclude", "x" }, { "up", "--all-tenants" },
+    { "up", "--canary", "1" }, { "up", "--jobs", "2" }, { "up", "--max-failures", "1" }, { "up", "--keep-going" },
+    { "up", "--shard", "0/2" }, { "down", "--tenant", "x" }, { "redo", "--tenant", "x" }, { "deploy", "--tenant", "x" },
+    { "status", "--tenant", "x" }, { "status", "--all" }, { "plan", "--tenant", "x" }, { "plan", "--canary", "1" },
+    { "history", "--exclude", "x" }, { "backfill", "--tenant", "x", "list" }, { "backfill", "--jobs", "2", "run" },
+  } do
+    it("names tenants where there are none: " .. table.concat(words, " "), async(function()
+      helper.write(dir, { ["migrations/001_a.sql"] = "-- migrate:up\nselect 1;\n" })
+      local said = refused("--url", "postgresql://nobody@127.0.0.1:1/nowhere", table.unpack(words))
+      has(said, words[2] .. ": there are no tenants: moonbird.lua does not say where they come from\n")
+      has(said, "hint: write tenants = tenants.schemas{")
+    end))
+  end
+
+  it("names tenants where there are none: an artifact tells it, too", async(function()
+    refused("deploy", "--tenant", "x", "--artifact", "out.json")
+    has(json.decode(assert(fs.read(dir .. "/out.json"))).error.message, "--tenant: there are no tenants")
   end))
 end)

@@ -9,6 +9,7 @@ local session = require "moonbird.core.session"
 local target = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
+local without_tenants = require "moonbird.cli.without_tenants"
 
 local M = {}
 
@@ -29,7 +30,8 @@ function M.enter(args)
   return true
 end
 
---- Loads the configuration for the flags given; goes where -C DIR says.
+--- Loads the configuration for the flags given; goes where -C DIR says. Flags about tenants are refused where there
+--- are none.
 ---@param args table
 ---@return moonbird.config|nil
 ---@return moonbird.error? err
@@ -38,7 +40,8 @@ function M.config(args)
   if not ok then
     return nil, err
   end
-  return config.load {
+  local conf
+  conf, err = config.load {
     environment = args.env,
     url = args.url,
     flags = { timeouts = {
@@ -46,6 +49,8 @@ function M.config(args)
       run = args.command ~= "wait" and args.timeout or nil,
     } },
   }
+  err = err or without_tenants.refusal(conf, args)
+  return not err and conf or nil, err
 end
 
 --- Scans the migration folders; names and duplicates are checked, files are read, none is parsed.

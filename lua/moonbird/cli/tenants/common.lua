@@ -3,6 +3,7 @@ local error_ = require "moonbird.core.error"
 local overview_of = require "moonbird.exec.tenants.overview"
 local settings_of = require "moonbird.tenants.settings"
 local survey_of = require "moonbird.exec.tenants.survey"
+local without_tenants = require "moonbird.cli.without_tenants"
 
 local M = {}
 
@@ -21,11 +22,7 @@ end
 ---@return moonbird.error? err
 function M.settings(conf, args, needed)
   if conf.tenants == nil then
-    if needed or M.some(args) or args.all_tenants then
-      return nil, error_.new("usage", "there are no tenants: moonbird.lua does not say where they come from",
-        { hint = "write tenants = tenants.schemas{ like = \"tenant_%\" } there" })
-    end
-    return nil
+    return nil, needed and without_tenants.error() or without_tenants.refusal(conf, args)
   end
   return settings_of.read(conf)
 end
