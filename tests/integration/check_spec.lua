@@ -136,7 +136,9 @@ describe("moonbird check", function()
     local answer = check_json(0)
     assert.equal(3, #answer.opaque)
     has(check(0).stdout, "not looked into: migrations/001_a.sql:7: the statement can't be parsed here")
-    has(check(0).stdout, "not looked into: migrations/002_b.lua:2: up is a Lua function")
+    has(check(0).stdout, "not looked into: 2 Lua functions; what they send shows in a rehearsal (`moonbird ci`)")
+    has(check(0, { "--verbose" }).stdout, "not looked into: migrations/002_b.lua:2: up is a Lua function")
+    has(check(0, { "--verbose" }).stdout, "not looked into: migrations/002_b.lua:2: down is a Lua function")
   end))
 
   it("reports on FILES only, with all the others in view", async(function()
@@ -154,15 +156,32 @@ describe("moonbird check", function()
     has(check(6, { "migrations/003_d.sql" }).stdout, "version-unique")
   end))
 
+  it("tells what to write in the syntax of the file", async(function()
+    helper.write(dir, { ["migrations/001_a.sql"] = "-- description: Keep the things of the shop\n-- migrate:up\n"
+        .. "create table a (i int primary key);\n-- migrate:down\n",
+      ["migrations/002_b.lua"] = "return {\n  description = 'Keep the other things of the shop',\n"
+        .. "  up = 'create table b (i int primary key)',\n}\n" })
+    local fixes = {}
+    for _, finding in ipairs(check_json(6).findings) do
+      if finding.rule == "reversible" then
+        fixes[finding.file] = finding.fix
+      end
+    end
+    assert.same({ ["migrations/001_a.sql"] = "write the down, or say why there is none: `-- irreversible: reason`",
+      ["migrations/002_b.lua"] = "write the down, or say why there is none: `irreversible = \"reason\"`" }, fixes)
+  end))
+
   it("says what needs git, and compares with a base when told one", async(function()
     helper.write(dir, { ["migrations/001_a.sql"] = GOOD, ["moonbird.lua"] = only() })
-    has(check(0).stdout, "need git (--base REF)")
+    has(check(0).stdout, "for want of git (--base REF), ")
+    has(check(0, { "--verbose" }).stdout, "need git (--base REF)")
     has(check(2, { "--base", "main" }).stderr, "not in a git repository")
     git("init", "-q", "-b", "main")
     git("add", ".")
     git("commit", "-qm", "first")
     git("checkout", "-qb", "work")
-    lacks(check(0, { "--base", "main" }).stdout, "need git")
+    lacks(check(0, { "--base", "main", "--verbose" }).stdout, "need git")
+    lacks(check(0, { "--base", "main" }).stdout, "git")
     helper.write(dir, { ["migrations/001_a.sql"] = OTHER })
     has(check(6, { "--base", "main" }).stdout, "migrations/001_a.sql")
     check(0)

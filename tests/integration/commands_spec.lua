@@ -12,6 +12,10 @@ local function has(text, part)
   assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
 end
 
+local function lacks(text, part)
+  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
+end
+
 local function read(path)
   return assert(fs.read(path))
 end
@@ -62,6 +66,26 @@ describe("moonbird", function()
     moonbird(0, { "up" }, { db = helper.database() })
     moonbird(2, { "new" })
     moonbird(2, { "new", "!!!" })
+  end))
+
+  it("say what to do first in a project without migrations", async(function()
+    local db = helper.database()
+    has(moonbird(2, { "up" }, { db = db }).stderr, "run `moonbird init` to set up a project, or `moonbird new NAME`")
+    lacks(moonbird(2, { "deploy" }, { db = db }).stdout, "nothing found")
+    moonbird(0, { "init" })
+    local none = "there are no migrations yet: `moonbird new NAME` writes one\n"
+    assert.are.equal("nothing to do: " .. none, moonbird(0, { "up" }, { db = db }).stdout)
+    assert.are.equal("nothing to do: " .. none, moonbird(0, { "plan" }, { db = db }).stdout)
+    assert.are.equal(none .. "\nApplied: 0\nPending: 0\n", moonbird(0, { "status" }, { db = db }).stdout)
+    assert.are.equal("0 migrations, nothing found\n" .. none, moonbird(0, { "check" }).stdout)
+    has(moonbird(0, { "new", "make_things" }).stdout, "next: write in it what it does, then moonbird check && moonbird up\n")
+    local said = moonbird(6, { "check" }).stdout
+    lacks(said, none)
+    has(said, "say in a sentence what the migration is for")
+    assert.are.equal(1, select(2, said:gsub("not looked into: ", "")))
+    assert.are.equal(1, select(2, said:gsub("not checked: ", "")))
+    moonbird(0, { "up" }, { db = db })
+    assert.are.equal("nothing to do: the database is up to date\n", moonbird(0, { "up" }, { db = db }).stdout)
   end))
 
   it("create and drop make and remove the database", async(function()
@@ -155,7 +179,7 @@ describe("moonbird", function()
   end))
 
   it("hints at what was meant", async(function()
-    has(moonbird(2, { "stauts" }).stderr, "moonbird status")
+    has(moonbird(2, { "stauts" }).stderr, "did you mean \"status\"?")
     has(moonbird(2, { "up", "--dry-rum" }).stderr, "--dry-run")
     has(moonbird(2, { "up", "--color", "maybe" }).stderr, "auto")
     local answer = json.decode(moonbird(2, { "--json", "stauts" }).stdout)

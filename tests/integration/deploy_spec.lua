@@ -558,30 +558,63 @@ return {
   end)
 
   describe("with an artifact that can't be written", function()
-    it("deploys all the same, and ends with an error", async(function()
-      helper.write(dir, { blocked = "a file, no folder" })
-      local result = helper.moonbird({ "--json", "deploy", "--artifact", "blocked/run.json" }, options_of())
-      assert.are_not.equal(0, result.status)
-      has(result.stderr, "artifact")
-      assert.are.equal("io", json.decode(result.stdout).error.code)
-      assert.are.equal("users", db:value "select to_regclass('users')::text")
-      assert.are.equal(1, db:value "select count(*) from moonbird.state where target = 'global' and applies")
-    end))
+    local function untouched()
+      assert.is_nil(db:value "select to_regclass('users')::text")
+      assert.is_nil(db:value "select to_regclass('moonbird.journal')::text")
+    end
 
-    it("tells the run's own error first", async(function()
-      helper.write(dir, { blocked = "a file, no folder", ["migrations/002_broken.sql"] = BROKEN })
-      local result = helper.moonbird({ "--json", "deploy", "--artifact", "blocked/run.json" }, options_of())
-      assert.are.equal(1, result.status)
-      assert.are.equal("42P01", json.decode(result.stdout).error.sqlstate)
-      has(result.stderr, "artifact")
+    it("is refused before anything runs, whatever else is wrong", async(function()
+      helper.write(dir, { blocked = "a file, no folder", ["migrations/002_drop.sql"] = BREAKING })
+      for _, path in ipairs { "blocked/run.json", "/proc/run.json" } do
+        local result = helper.moonbird({ "--json", "deploy", "--artifact", path, "--junit", "junit.xml" }, options_of())
+        assert.are.equal(1, result.status)
+        local answer = json.decode(result.stdout)
+        assert.are.equal("io", answer.error.code)
+        has(answer.error.message, "the artifact can't be written")
+        has(answer.error.hint, "nothing was run")
+        lacks(result.stderr, "policy")
+        has(assert(fs.read(dir .. "/junit.xml")), "the artifact can&apos;t be written")
+        untouched()
+      end
+      helper.ok({ "ci", "--artifact", "/proc/run.json" }, options_of { status = 1 })
     end))
 
     it("is not in the way of a folder of that name", async(function()
       assert(fs.mkdir(dir .. "/folder"))
       local result = helper.moonbird({ "deploy", "--artifact", "folder" }, options_of())
-      assert.are_not.equal(0, result.status)
-      assert.are.equal("users", db:value "select to_regclass('users')::text")
+      assert.are.equal(1, result.status)
+      untouched()
       assert.are.equal("dir", fs.stat(dir .. "/folder").type)
+    end))
+
+    --- Deploys with a folder that is gone half-way.
+    local function lose_it(sql)
+      helper.write(dir, { ["migrations/002_slow.sql"] = expand(sql, "drop table slow;") })
+      local child = helper.spawn({ "--json", "deploy", "--artifact", artifact }, options_of())
+      helper.eventually("it sleeps", function()
+        return db:value "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+          == 1
+      end)
+      assert(fs.remove_tree(dir .. "/out"))
+      helper.write(dir, { out = "a file, no folder" })
+      return child:wait(20000)
+    end
+
+    it("since a moment ago, deploys all the same and ends with an error", async(function()
+      local result = lose_it "create table slow (id bigint primary key);\nselect pg_sleep(1);"
+      assert.are.equal(1, result.status)
+      has(result.stderr, "the artifact could not be written")
+      local answer = json.decode(result.stdout)
+      assert.are.equal("io", answer.error.code)
+      assert.are.equal("the run itself ended well", answer.error.hint)
+      assert.are.equal("slow", db:value "select to_regclass('slow')::text")
+    end))
+
+    it("since a moment ago, tells the run's own error first", async(function()
+      local result = lose_it "create table slow (id bigint primary key);\nselect pg_sleep(1);\nselect * from nowhere;"
+      assert.are.equal(1, result.status)
+      assert.are.equal("42P01", json.decode(result.stdout).error.sqlstate)
+      has(result.stderr, "the artifact could not be written")
     end))
   end)
 

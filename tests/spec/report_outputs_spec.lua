@@ -85,8 +85,8 @@ describe("the summary", function()
 end)
 
 describe("the text", function()
-  local function text(fields)
-    return findings.text(outcome(fields), PLAIN)
+  local function text(fields, verbose)
+    return findings.text(outcome(fields), PLAIN, verbose)
   end
 
   it("shows a finding with its place, statement and fix", function()
@@ -109,22 +109,41 @@ migrations/002_b.sql: warning[two]: so so
   end)
 
   it("says once for each fact what was not checked", function()
-    local said = text { unchecked = everything().unchecked, opaque = everything().opaque }
+    local said = text({ unchecked = everything().unchecked, opaque = everything().opaque }, true)
     assert.truthy(said:find("not checked: one, three need git (--base REF)\n", 1, true), said)
     assert.truthy(said:find("not checked: one needs a database", 1, true), said)
     assert.truthy(said:find("not looked into: migrations/002_b.lua:1: up is a Lua function\n", 1, true), said)
     assert.truthy(said:find("\n2 migrations, nothing found\n$"), said)
   end)
 
-  it("lists few of the places that could not be looked into, and counts the rest", function()
+  it("counts in a line what was not checked, for who does not ask", function()
+    local said = text { unchecked = everything().unchecked }
+    assert.truthy(said:find("not checked: 2 rules, for want of git (--base REF), a database (ci, up, deploy); "
+      .. "--verbose names them\n", 1, true), said)
+    assert.is_nil(said:find("three", 1, true))
+    said = text { unchecked = { { rule = "one", needs = "git", count = 1 } } }
+    assert.truthy(said:find("not checked: one needs git (--base REF)\n", 1, true), said)
+  end)
+
+  it("counts the places that could not be looked into, and lists them on request", function()
     local list = {}
     for i = 1, 9 do
       list[i] = { file = "migrations/001_a.sql", line = i, reason = "why" }
+      list[9 + i] = { file = "migrations/002_b.lua", line = i, reason = "a function", recordable = true }
     end
     local said = text { opaque = list }
-    assert.truthy(said:find(":5: why\n", 1, true))
-    assert.is_nil(said:find(":6: why\n", 1, true))
-    assert.truthy(said:find("4 more places", 1, true))
+    assert.truthy(said:find("not looked into: 9 places, the first is migrations/001_a.sql:1: why; --verbose lists them\n",
+      1, true), said)
+    assert.truthy(said:find("not looked into: 9 Lua functions; what they send shows in a rehearsal (`moonbird ci`); "
+      .. "--verbose lists them\n", 1, true), said)
+    assert.equal(2, select(2, said:gsub("not looked into", "")))
+    said = text({ opaque = list }, true)
+    assert.equal(18, select(2, said:gsub("not looked into", "")))
+    assert.truthy(said:find("not looked into: migrations/002_b.lua:9: a function\n", 1, true), said)
+  end)
+
+  it("has no notes where there are no migrations", function()
+    assert.equal("0 migrations, nothing found\n", text { checked = 0, files = {}, unchecked = everything().unchecked })
   end)
 
   it("leaves no control character and no line to others", function()

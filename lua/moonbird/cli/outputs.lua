@@ -40,7 +40,7 @@ end
 
 --- Writes what was asked for: to people, --sarif FILE, --junit FILE, --github. Every output is tried, whatever
 --- becomes of the others.
----@param args table sarif, junit, github, json, quiet
+---@param args table sarif, junit, github, json, quiet, verbose
 ---@param report moonbird.reporter
 ---@param outcome moonbird.policy.outcome
 ---@return true|nil
@@ -55,7 +55,7 @@ function M.write(args, report, outcome)
     end
   end
   if not outcome.failure and not (args.quiet and outcome.errors == 0) then
-    local text = findings_of.text(outcome, report.out)
+    local text = findings_of.text(outcome, report.out, (args.verbose or 0) > 0)
     report:write(github and github.shield(text) or text)
   end
   local options = { prefix = (args.sarif or github) and M.prefix() or "", title = "moonbird " .. (args.command or "") }

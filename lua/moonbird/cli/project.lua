@@ -15,6 +15,9 @@ local M = {}
 
 local CLUSTER_DIR = ".moonbird/pg"
 
+--- Said where there is nothing to show or do because nothing was written yet.
+M.NO_MIGRATIONS = "there are no migrations yet: `moonbird new NAME` writes one"
+
 --- Goes where -C DIR says, once.
 ---@param args table
 ---@return true|nil

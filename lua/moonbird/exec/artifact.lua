@@ -98,11 +98,27 @@ function mt.__newindex(self, key, value)
   self.report[key] = value
 end
 
---- Begins the diagnostics.
+--- Writes the file as it is now -> what went wrong.
+local function write(self)
+  rawset(self, "saved", sys.monotonic())
+  self.data.duration_ms = task.now() - self.began
+  local parent = self.path:match("^(.*)/[^/]*$")
+  local ok, message = true, nil
+  if parent and parent ~= "" then
+    ok, message = fs.mkdir(parent)
+  end
+  if ok then
+    ok, message = fs.write(self.path, json.encode(self.data, true) .. "\n")
+  end
+  return not ok and message or nil
+end
+
+--- Begins the diagnostics, and writes the file: one that can't be written is told before anything runs.
 ---@param path string where to write; parents are made
 ---@param report moonbird.reporter
 ---@param inputs table what the command line said, without secrets
----@return moonbird.artifact
+---@return moonbird.artifact?
+---@return moonbird.error? err code "io"
 function M.new(path, report, inputs)
   local self = setmetatable({}, mt)
   rawset(self, "report", report)
@@ -114,6 +130,11 @@ function M.new(path, report, inputs)
       libraries = embedded.libraries }, environment = { variables = variables(), host = sys.hostname(),
       user = sys.user() }, plan = { steps = json.array {}, held = json.array {} }, steps = json.array {},
     lock_waits = json.array {}, log = json.array {} })
+  local message = write(self)
+  if message then
+    return nil, error_.new("io", "the artifact can't be written: " .. message,
+      { hint = "nothing was run; --artifact FILE wants a file that can be made" })
+  end
   return self
 end
 
@@ -121,21 +142,11 @@ end
 --- end.
 ---@param surely? boolean
 function M:save(surely)
-  local now = sys.monotonic()
-  if not surely and now - rawget(self, "saved") < SAVE_EVERY_S then
+  if not surely and sys.monotonic() - rawget(self, "saved") < SAVE_EVERY_S then
     return
   end
-  rawset(self, "saved", now)
-  self.data.duration_ms = task.now() - self.began
-  local parent = self.path:match("^(.*)/[^/]*$")
-  local ok, message = true, nil
-  if parent and parent ~= "" then
-    ok, message = fs.mkdir(parent)
-  end
-  if ok then
-    ok, message = fs.write(self.path, json.encode(self.data, true) .. "\n")
-  end
-  if not ok and not rawget(self, "unwritten_artifact") then
+  local message = write(self)
+  if message and not rawget(self, "unwritten_artifact") then
     rawset(self, "unwritten_artifact", message)
     self.report:log("error", "the artifact could not be written: " .. message)
   end
@@ -158,7 +169,7 @@ function M:where(conf, run, server)
     self.data.run, environment.git_commit, environment.ci_run = run.id, run.facts.git_commit, run.facts.ci_run
   end
   self.data.versions.server = server
-  self:save()
+  self:save(true)
 end
 
 --- Ends the diagnostics.
@@ -177,7 +188,8 @@ function M:finish(result, err)
   end
   self:save(true)
   local message = rawget(self, "unwritten_artifact")
-  return message and error_.new("io", "the artifact could not be written: " .. message) or nil
+  return message and error_.new("io", "the artifact could not be written: " .. message,
+    { hint = err == nil and "the run itself ended well" or nil }) or nil
 end
 
 -- What the engine tells -----------------------------------------------------------------------------------

@@ -123,6 +123,22 @@ function M.error(findings)
       hint = ("`moonbird policy explain %s` tells why"):format(first.rule) })
 end
 
+-- What no rule could look into and was not told yet: one line, however long the history is.
+local function warn_opaque(self, report, opaque)
+  local first, count = nil, 0
+  for _, item in ipairs(opaque) do
+    local key = ("%s:%s %s"):format(item.file, item.line, item.reason)
+    if not self.told[key] then
+      self.told[key], first, count = true, first or item, count + 1
+    end
+  end
+  if first then
+    report:log("warn", ("%s:%s: the policy can't look into it: %s%s"):format(first.file, first.line or "?",
+      first.reason, count > 1 and ("; and %s more, `moonbird check --verbose` lists them"):format(
+        text.count(count - 1, "place")) or ""))
+  end
+end
+
 -- Errors that do not stop this command are told as warnings; warnings are for `check`, `ci` and `deploy`. What was
 -- told in an earlier look is not told again.
 local function warn(self, report, outcome, stopping)
@@ -145,14 +161,7 @@ local function warn(self, report, outcome, stopping)
       .. (finding.line and ":" .. finding.line or "") .. ": " or "", finding.message, finding.rule))
   end
   if self.strict then
-    for _, item in ipairs(outcome.opaque) do
-      local key = ("%s:%s %s"):format(item.file, item.line, item.reason)
-      if not self.told[key] then
-        self.told[key] = true
-        report:log("warn", ("%s:%s: the policy can't look into it: %s"):format(item.file, item.line or "?",
-          item.reason))
-      end
-    end
+    warn_opaque(self, report, outcome.opaque)
   end
   if #list > SHOWN then
     report:log("warn", ("and %s more of the policy; `moonbird check` lists them"):format(

@@ -4,6 +4,7 @@
 -- runs in the sandbox with limits; one that fails is a finding itself.
 local context = require "moonbird.policy.context"
 local error_ = require "moonbird.core.error"
+local head = require "moonbird.policy.head"
 local nearest = require "moonbird.util.nearest"
 local sandbox = require "moonbird.core.sandbox"
 local settings_of = require "moonbird.policy.settings"
@@ -158,6 +159,12 @@ local function file_of(state, rule, file)
   return state.files[file] and file or nil
 end
 
+--- What to do, in the syntax of the migration's file. A project's rule says it in its own words.
+local function fix_of(rule, migration, said)
+  local fix = said or rule.fix
+  return fix and migration and not rule.file and head.in_syntax(fix, migration.kind) or fix
+end
+
 --- Makes the function behind ctx:report.
 local function reporter(state)
   return function(_, message, options)
@@ -181,7 +188,7 @@ local function reporter(state)
     local rule = item.rule
     local finding = { rule = rule.id, group = rule.group, hard = rule.hard, gate = rule.gate, message = message,
       severity = severity_of(item, rawget(options, "severity")),
-      fix = text_or_nil(rawget(options, "fix")) or rule.fix,
+      fix = fix_of(rule, migration, text_or_nil(rawget(options, "fix"))),
       file = file_of(state, rule, text_or_nil(rawget(at, "file"))) or migration and migration.file,
       line = place_or_nil(rawget(at, "line")), column = place_or_nil(rawget(at, "column")),
       statement = text_or_nil(rawget(at, "text")),

@@ -1,4 +1,6 @@
---- Where a migration says a key of its head, so that a finding about it names the line.
+--- The head of a migration as rules speak of it: the line where it says a key, so that a finding about it names the
+--- line, and how the file says one.
+local header = require "moonbird.migration.header"
 local lua_source = require "moonbird.util.lua_source"
 
 local M = {}
@@ -36,6 +38,23 @@ function M.at(migration, ...)
     end
   end
   return { line = 1 }
+end
+
+--- A text that names keys of the head, in the syntax of the file it is about: what rules write `key: value` (or
+--- `-- key: value`) is `-- key: value` in SQL and `key = "value"` in Lua.
+---@param text string
+---@param kind "sql"|"lua"
+---@return string
+function M.in_syntax(text, kind)
+  if kind == "lua" then
+    text = text:gsub("behind `%-%- migrate:%l+ transaction:false`", "in a migration with `transaction = false`")
+  end
+  return (text:gsub("`%-?%-? ?([%l_]+): ([^`]*)`", function(key, value)
+    if not header.keys[key] then
+      return nil
+    end
+    return (kind == "lua" and "`%s = \"%s\"`" or "`-- %s: %s`"):format(key, value)
+  end))
 end
 
 return M

@@ -5,7 +5,8 @@
 --   findings    list of { rule, group, severity "error"|"warning"|"info", message, file, line, column, last_line,
 --               migration, version, fix, hard, gate, waived, excerpt, fingerprint }, by file and line
 --   unchecked   list of { rule, needs, count }: rules whose facts were not at hand
---   opaque      list of { file, line, reason, unparsed }: what no rule could look into
+--   opaque      list of { file, line, reason, unparsed, recordable }: what no rule could look into; recordable: a
+--               Lua function, whose statements show in a rehearsal
 --   waivers     list of { rule, file, line, expires, reason, ticket, state }
 --   rules       the rules that were on
 --   files       shown names of the migrations that were looked at
@@ -24,7 +25,6 @@ local text_util = require "moonbird.util.text"
 local M = {}
 
 local MANY = 50 -- findings in old migrations, from which on a beginning is proposed
-local SHOWN_OPAQUE = 5
 
 -- What to do for a fact that was not there.
 local NEEDS = {
@@ -120,9 +120,9 @@ local function finding_lines(finding, style, lines)
   end
 end
 
---- What was not checked, one line for each kind of fact.
-local function unchecked_lines(outcome, style, lines)
-  local order, by_need = {}, {}
+--- What was not checked: one line for each kind of fact, or, for who does not ask, one that counts.
+local function unchecked_lines(outcome, style, verbose, lines)
+  local order, by_need, seen, count = {}, {}, {}, 0
   for _, entry in ipairs(outcome.unchecked) do
     local list = by_need[entry.needs]
     if not list then
@@ -133,9 +133,18 @@ local function unchecked_lines(outcome, style, lines)
     if not list.seen[entry.rule] then
       list.seen[entry.rule] = true
       list[#list + 1] = entry.rule
+      count, seen[entry.rule] = count + (seen[entry.rule] and 0 or 1), true
     end
   end
   table.sort(order)
+  if #order > 1 and not verbose then
+    for i, need in ipairs(order) do
+      order[i] = NEEDS[need] or need
+    end
+    lines[#lines + 1] = style.yellow("not checked: ") .. ("%s, for want of %s; --verbose names them"):format(
+      text_util.count(count, "rule"), table.concat(order, ", "))
+    return
+  end
   for _, need in ipairs(order) do
     local list = by_need[need]
     lines[#lines + 1] = style.yellow("not checked: ") .. ("%s %s %s"):format(table.concat(list, ", "),
@@ -143,14 +152,31 @@ local function unchecked_lines(outcome, style, lines)
   end
 end
 
-local function opaque_lines(outcome, style, lines)
-  for i, item in ipairs(outcome.opaque) do
-    if i > SHOWN_OPAQUE then
-      lines[#lines + 1] = style.yellow("not looked into: ")
-        .. ("%d more places (all with --json)"):format(#outcome.opaque - SHOWN_OPAQUE)
-      break
+--- What was not looked into. A line for each Lua function and each DO block of a long history is read by nobody.
+local function opaque_lines(outcome, style, verbose, lines)
+  local functions, places = {}, {}
+  for _, item in ipairs(outcome.opaque) do
+    table.insert(item.recordable and functions or places, item)
+  end
+  local function say(text)
+    lines[#lines + 1] = style.yellow("not looked into: ") .. text
+  end
+  local function say_all(list)
+    for _, item in ipairs(list) do
+      say(place(item) .. clean.line(item.reason))
     end
-    lines[#lines + 1] = style.yellow("not looked into: ") .. place(item) .. clean.line(item.reason)
+  end
+  if #places > 1 and not verbose then
+    say(("%d places, the first is %s%s; --verbose lists them"):format(#places, place(places[1]),
+      clean.line(places[1].reason)))
+  else
+    say_all(places)
+  end
+  if #functions > 1 and not verbose then
+    say(("%d Lua functions; what they send shows in a rehearsal (`moonbird ci`); --verbose lists them")
+      :format(#functions))
+  else
+    say_all(functions)
   end
 end
 
@@ -179,8 +205,9 @@ end
 --- For people. The last line is the summary.
 ---@param outcome moonbird.policy.outcome
 ---@param style table of report/style
+---@param verbose? boolean name each rule that was not checked and each place that was not looked into
 ---@return string ends in a newline
-function M.text(outcome, style)
+function M.text(outcome, style, verbose)
   local lines, file = {}, nil
   for _, finding in ipairs(outcome.findings) do
     if not finding.waived then
@@ -192,8 +219,10 @@ function M.text(outcome, style)
     end
   end
   local notes = {}
-  opaque_lines(outcome, style, notes)
-  unchecked_lines(outcome, style, notes)
+  if outcome.checked > 0 then
+    opaque_lines(outcome, style, verbose, notes)
+    unchecked_lines(outcome, style, verbose, notes)
+  end
   local version, count = M.beginning(outcome)
   if version then
     notes[#notes + 1] = style.cyan("hint: ") .. ("%d findings are in old migrations; `policy = { enforce_after = %d }` "

@@ -87,6 +87,9 @@ function M.run(args, report)
     result.ledger = updated
   end
   local _, unwritten = checking.write(args, report, outcome or checking.broken(err))
+  if outcome and #outcome.versions + #outcome.findings == 0 then
+    report:print(project.NO_MIGRATIONS)
+  end
   if err and unwritten then
     report:log("error", unwritten.message)
   end

@@ -336,7 +336,13 @@ function M.run(args, report)
     return nil, err
   end
   local state = { stages = {} }
-  state.artifact = args.artifact and artifact_of.new(args.artifact, report, inputs_of(args))
+  if args.artifact then
+    state.artifact, err = artifact_of.new(args.artifact, report, inputs_of(args))
+    if not state.artifact then
+      checking.write(args, report, checking.broken(err))
+      return nil, err
+    end
+  end
   local ok, _, failed = xpcall(ci, function(raised)
     local caught = error_.from(raised, type(raised) == "string" and "internal" or nil)
     caught.traceback = caught.traceback or debug.traceback(nil, 2)
@@ -355,7 +361,7 @@ function M.run(args, report)
   end
   if failed and failed.code ~= "policy" then
     if state.outcome and #outcome.findings > 0 then
-      report:write(findings_of.text(outcome, report.out))
+      report:write(findings_of.text(outcome, report.out, args.verbose > 0))
     end
     local said = { tostring(failed) }
     for _, problem in ipairs(failed.problems or {}) do

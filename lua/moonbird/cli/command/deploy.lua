@@ -116,7 +116,14 @@ function M.run(args, report)
   if not entered then
     return nil, err
   end
-  local artifact = args.artifact and artifact_of.new(args.artifact, report, inputs_of(args))
+  local artifact
+  if args.artifact then
+    artifact, err = artifact_of.new(args.artifact, report, inputs_of(args))
+    if not artifact then
+      checking.write(args, report, checking.broken(err))
+      return nil, err
+    end
+  end
   local ok, result, failed, outcome = xpcall(deploy, function(raised)
     local caught = error_.from(raised, type(raised) == "string" and "internal" or nil)
     caught.traceback = caught.traceback or debug.traceback(nil, 2)
@@ -125,7 +132,10 @@ function M.run(args, report)
   if not ok then
     result, failed = nil, result
   end
-  outcome = outcome or args.gate and args.gate:outcome() or checking.broken(failed)
+  outcome = outcome or args.gate and args.gate:outcome()
+  if not outcome or failed and outcome.checked == 0 and #outcome.findings == 0 then
+    outcome = checking.broken(failed) -- nothing was looked at: not the same as nothing found
+  end
   result = result or {}
   result.policy = checking.data(outcome)
   if artifact then

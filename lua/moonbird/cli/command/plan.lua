@@ -67,6 +67,7 @@ function M.run(args, report)
     local _, hash = plan.steps({}, "up", target.name, target.head)
     hash = steps[1] and steps[1].plan or hash
     report:write(#steps == 0 and (#target.held > 0 and "nothing else to do\n"
+      or #entries == 0 and ("nothing to do: %s\n"):format(project.NO_MIGRATIONS)
       or "nothing to do: the database is up to date\n")
       or ("%s to apply on %s (plan %s)\n"):format(text.count(#steps, "migration"), target.name, hash:sub(1, 12)))
     return { target = target.name, head = target.head, plan = hash, steps = list,

@@ -120,9 +120,7 @@ local function show(report, target, entries)
   local comparison, items, held = collect(target, entries)
   local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
   print_items(report, items)
-  if #items > 0 then
-    report:write("\n")
-  end
+  report:write(#items > 0 and "\n" or project.NO_MIGRATIONS .. "\n\n")
   local pending = #comparison.pending - held
   report:write(("Applied: %d\nPending: %d\n"):format(#comparison.applied, pending))
   if held > 0 then

@@ -50,6 +50,18 @@ function M.held_data(target)
   return list
 end
 
+local function nothing_done(direction, target, entries)
+  if direction == "down" then
+    return next(target.state.applied) and "nothing to take back"
+      or "nothing to take back: no migration is applied"
+  elseif #(target.held or {}) > 0 then
+    return "nothing else to do"
+  elseif #entries == 0 and not next(target.state.applied) then
+    return "nothing to do: " .. project.NO_MIGRATIONS
+  end
+  return "nothing to do: the database is up to date"
+end
+
 --- Runs or rehearses one direction.
 ---@param args table
 ---@param report moonbird.reporter
@@ -94,10 +106,7 @@ function M.go(args, report, direction)
       return result, failure
     end
     if #done == 0 then
-      report:print(direction == "up" and (#(target.held or {}) > 0 and "nothing else to do"
-        or "nothing to do: the database is up to date")
-        or next(target.state.applied) and "nothing to take back"
-        or "nothing to take back: no migration is applied")
+      report:print(nothing_done(direction, target, entries))
     else
       report:print(("%s %s in %s"):format(direction == "up" and "applied" or "reverted",
         text.count(#done, "migration"), duration.format(task.now() - started)))
