@@ -1,21 +1,11 @@
 --- What `up` and `deploy` share where there are tenants: the options of the command line, and what is told.
-local error_ = require "moonbird.core.error"
+local context_of = require "moonbird.exec.tenants.context"
 local run_of = require "moonbird.exec.tenants.run"
-local select_shares = require "moonbird.tenants.settings"
+local settings_of = require "moonbird.tenants.settings"
+local tenants = require "moonbird.cli.tenants.common"
 local tenants_report = require "moonbird.report.tenants"
 
 local M = {}
-
-local function shares(values)
-  if not values or #values == 0 then
-    return nil
-  end
-  local list = {}
-  for i, value in ipairs(values) do
-    list[i] = select_shares.share(value) or { name = value }
-  end
-  return list
-end
 
 -- What of the command line is said again by the command that does what is left. Not: which tenants (it names
 -- them), the canaries (they are done or failed), the URL (it may hold a password).
@@ -56,14 +46,14 @@ end
 ---@return moonbird.error? err
 function M.up(args, report, run, target, entries, gate)
   local up = require "moonbird.cli.command.up"
-  local settings, err = select_shares.read(run.config)
+  local settings, err = settings_of.read(run.config)
   if not settings then
     return nil, err
   end
-  local max_failures = args.max_failures and select_shares.share(args.max_failures)
-  if args.max_failures and not max_failures then
-    return nil, error_.new("usage", ("--max-failures wants a number or a percentage, not \"%s\"")
-      :format(args.max_failures))
+  local options
+  options, err = tenants.rollout(args)
+  if not options then
+    return nil, err
   end
   local fleet = nil
   if args.fleet then
@@ -73,20 +63,17 @@ function M.up(args, report, run, target, entries, gate)
     end
   end
   local told = tenants_report.new(report)
+  options.allow, options.allow_out_of_order = gate.allow, args.allow_out_of_order
+  options.deploy, options.report, options.gate, options.fleet = args.command == "deploy", told, gate, fleet
   local context
-  context, err = run_of.up(run, target, entries, settings, {
-    to = args.to, steps = args.steps, allow = gate.allow, allow_out_of_order = args.allow_out_of_order,
-    tenant = args.tenant, exclude = args.exclude, shard = args.shard, jobs = args.jobs, canary = shares(args.canary),
-    max_failures = max_failures, keep_going = args.keep_going, deploy = args.command == "deploy",
-    report = told, gate = gate, fleet = fleet,
-  })
+  context, err = run_of.up(run, target, entries, settings, options)
   context.words = M.words(args)
   context.chosen = #(args.tenant or {}) > 0 or #(args.exclude or {}) > 0 or args.shard ~= nil
   if context.survey then
     told:summary(context)
   end
   return { target = target.name, run = run.id, steps = up.done_data(context.done), held = up.held_data(target),
-    tenants = tenants_report.data(context), fleet = context.fleet }, err or run_of.failure(context)
+    tenants = tenants_report.data(context), fleet = context.fleet }, err or context_of.failure(context)
 end
 
 return M

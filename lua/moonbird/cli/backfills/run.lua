@@ -108,7 +108,7 @@ end
 
 --- Runs those of tenants, one backfill after the other, each over all of them.
 local function run_tenants(args, report, run, target, entries, own, settings, gate)
-  local tenants_run = require "moonbird.exec.tenants.run"
+  local stage_of = require "moonbird.exec.tenants.stage"
   local turns = require "moonbird.exec.backfill.tenants"
   return tenants.with_survey(args, run, target, settings, nil, function(survey)
     local ok, err = tenants.ensure_journal(run, target)
@@ -129,7 +129,7 @@ local function run_tenants(args, report, run, target, entries, own, settings, ga
     for _, migration in ipairs(own) do
       local ready, behind = lacking(survey, migration, all)
       table.move(behind, 1, #behind, #result.waiting + 1, result.waiting)
-      local stage = tenants_run.make_stage({ run = run, survey = survey, own = tenant_entries }, { migration }, "up")
+      local stage = stage_of.make({ run = run, survey = survey, own = tenant_entries }, { migration }, "up")
       err = #ready > 0 and gate:before(target, stage.steps, entries) or nil
       if err then
         return nil, err

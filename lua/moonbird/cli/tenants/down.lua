@@ -1,8 +1,8 @@
 --- down and redo where there are tenants.
+local context_of = require "moonbird.exec.tenants.context"
 local down_of = require "moonbird.exec.tenants.down"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
-local run_of = require "moonbird.exec.tenants.run"
 local tenants = require "moonbird.cli.tenants.common"
 local tenants_report = require "moonbird.report.tenants"
 local text = require "moonbird.util.text"
@@ -63,7 +63,7 @@ function M.run(args, report, conf, settings, gate, redo)
       end
     end
     return { target = target.name, run = run.id, steps = up.done_data(context.done),
-      tenants = tenants_report.data(context) }, failure or run_of.failure(context)
+      tenants = tenants_report.data(context) }, failure or context_of.failure(context)
   end)
 end
 

@@ -1,4 +1,5 @@
 --- plan where there are tenants: the stages, what each has on how many tenants, and its waves.
+local context_of = require "moonbird.exec.tenants.context"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local number = require "moonbird.report.overview".number
@@ -142,12 +143,8 @@ function M.run(args, report, conf, settings)
   options.allow, options.allow_out_of_order = tenants.allow(conf, args), args.allow_out_of_order
   options.every_state = true
   return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
-    local context = run_of.context(run, target, entries, options)
-    local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore
-      if context.survey then
-        context.survey:close()
-      end
-    end })
+    local context = context_of.new(run, target, entries, options)
+    local closing <close> = context_of.closing(context) -- luacheck: ignore
     local stages, failure = run_of.plan(context, settings)
     if not stages then
       return nil, failure

@@ -14,7 +14,7 @@ function M.error(item)
 end
 
 --- Fills the context of a worker whose run has ended.
----@param worker moonbird.fleet.worker
+---@param worker moonbird.fleet.member
 ---@return moonbird.error? err also that of a run which ended early with nobody failed
 function M.read(worker)
   local context, name = worker.context, worker.name

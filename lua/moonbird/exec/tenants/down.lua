@@ -1,14 +1,16 @@
 --- Taking back over the global target and its tenants, and doing the same again: the stages of an `up` in reverse.
 local apply = require "moonbird.exec.apply"
+local context_of = require "moonbird.exec.tenants.context"
 local error_ = require "moonbird.core.error"
 local one = require "moonbird.exec.tenants.one"
 local overview = require "moonbird.exec.tenants.overview"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
-local run_of = require "moonbird.exec.tenants.run"
+local stage_of = require "moonbird.exec.tenants.stage"
 local stages_of = require "moonbird.plan.stages"
 local survey_of = require "moonbird.exec.tenants.survey"
 local task = require "moonbird.core.task"
+local waves_of = require "moonbird.exec.tenants.waves"
 
 local M = {}
 
@@ -123,7 +125,7 @@ local function plan_stages(context)
     item.up = item.migrations
     item.migrations = reversed(item.migrations)
     if item.scope == "tenant" then
-      item.stage = run_of.make_stage(context, item.migrations, "down")
+      item.stage = stage_of.make(context, item.migrations, "down")
       item.tenants = {}
       for _, one_tenant in ipairs(context.survey.tenants) do
         if one_tenant.state and #one.lacking(item.stage, one_tenant) > 0 then
@@ -180,7 +182,7 @@ local function run_stages(context, stages, direction)
     elseif #item.tenants > 0 then
       context.report:stage_started(item.stage, #item.tenants)
       -- A copy: the queue empties the list that it is given.
-      err = run_of.run_waves(context, item.stage, table.move(item.tenants, 1, #item.tenants, 1, {}))
+      err = waves_of.run(context, item.stage, table.move(item.tenants, 1, #item.tenants, 1, {}))
     end
     if err then
       return err
@@ -189,8 +191,7 @@ local function run_stages(context, stages, direction)
 end
 
 local function begin(run, target, entries, settings, options)
-  local context = run_of.context(run, target, entries, options)
-  context.some = (options.tenant and #options.tenant > 0) or (options.exclude and #options.exclude > 0)
+  local context = context_of.new(run, target, entries, options)
   local survey, err = survey_of.open(run, settings, { session = target.session, tenant = options.tenant,
     exclude = options.exclude, shard = options.shard })
   if not survey then
@@ -218,11 +219,7 @@ end
 --- Hands a context with its stages to `work`, and closes the survey.
 local function with_stages(run, target, entries, settings, options, verb, work)
   local context, err = begin(run, target, entries, settings, options)
-  local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore
-    if context.survey then
-      context.survey:close()
-    end
-  end })
+  local closing <close> = context_of.closing(context) -- luacheck: ignore
   if err then
     return context, err
   end
@@ -250,7 +247,7 @@ end
 ---@param entries table[] the registry
 ---@param settings moonbird.tenants.settings
 ---@param options moonbird.tenants.down.options
----@return table context as run.context makes it; stages
+---@return moonbird.tenants.context context with its stages
 ---@return moonbird.error? err what ended it early; failures of tenants are no such thing
 function M.down(run, target, entries, settings, options)
   return with_stages(run, target, entries, settings, options, "taken back", function(context)
@@ -303,7 +300,7 @@ local function again(context)
   for _, item in ipairs(stages) do
     item.migrations = item.up
     if item.scope == "tenant" then
-      item.stage = run_of.make_stage(up, item.up, "up")
+      item.stage = stage_of.make(up, item.up, "up")
       item.stage.all = {}
       local list = {}
       for _, tenant in ipairs(item.tenants) do
@@ -321,7 +318,7 @@ local function again(context)
       err = run_global(up, item, "up")
     elseif #item.tenants > 0 then
       up.report:stage_started(item.stage, #item.tenants)
-      err = run_of.run_waves(up, item.stage, item.tenants)
+      err = waves_of.run(up, item.stage, item.tenants)
     end
     if err then
       break

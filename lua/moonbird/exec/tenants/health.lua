@@ -12,7 +12,7 @@ local function refused(what)
 end
 
 --- Asks.
----@param context table of exec/tenants/run
+---@param context moonbird.tenants.context
 ---@param health string|function
 ---@return true|nil
 ---@return moonbird.error? err

@@ -1,10 +1,12 @@
---- A stage over tenants: waves of them through slots, retries at the back of the wave, the failure budget.
+--- A stage over tenants: its steps; waves of tenants through slots, retries at the back of the wave.
 --
 -- Tenants wait as names; a coroutine and a connection exist only while one of `jobs` slots is free, so memory is
 -- one small table for each tenant and no more.
+local apply = require "moonbird.exec.apply"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local one = require "moonbird.exec.tenants.one"
+local plan = require "moonbird.plan.plan"
 local task = require "moonbird.core.task"
 
 local M = {}
@@ -15,6 +17,9 @@ local MAX_DELAY = 30000
 
 -- How long a server that does not answer is waited for.
 local SERVER_MS = 60000
+
+-- A lock that a tenant can't have is tried again later; meanwhile others go on.
+local LOCK_TIMEOUT = 1000
 
 ---@class moonbird.tenants.database
 ---@field key string names the database
@@ -33,6 +38,32 @@ local SERVER_MS = 60000
 ---@field tenants table[]
 ---@field budget moonbird.tenants.budget
 ---@field name string
+
+--- Makes the steps of a tenant stage.
+---@param context table run, survey, own: of moonbird.tenants.context
+---@param migrations table[] loaded, in the order to run
+---@param direction "up"|"down"
+---@return moonbird.tenants.stage
+function M.make(context, migrations, direction)
+  local run, settings = context.run, context.survey.settings
+  local steps = plan.steps(migrations, direction, "tenants", 0)
+  for _, step in ipairs(steps) do
+    step.durable = false -- one flush at the end of each wave
+  end
+  return {
+    -- A changed file stops an up; a down is what may be needed to mend it.
+    direction = direction, steps = steps, all = direction == "up" and context.own or {},
+    timeouts = function(step)
+      local timeouts = apply.timeouts(run, step.migration)
+      if settings.lock_timeout then
+        timeouts.lock = settings.lock_timeout
+      elseif run.config.origins["timeouts.lock"] == "default" and not step.migration.timeouts.lock then
+        timeouts.lock = LOCK_TIMEOUT
+      end
+      return timeouts
+    end,
+  }
+end
 
 local function delay_of(attempt)
   return math.floor(math.random() * math.min(MAX_DELAY, FIRST_DELAY << math.min(attempt, 8))) + 10
