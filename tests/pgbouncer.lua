@@ -9,6 +9,7 @@ local M = {}
 --- Starts it. It ends with the test.
 ---@param db tests.database
 ---@return string url of `db` through it
+---@return table<string, string> params the same as libpq keywords
 function M.start(db)
   local cluster = helper.cluster()
   local dir = helper.tmpdir()
@@ -22,7 +23,7 @@ function M.start(db)
     "unix_socket_dir = " .. dir,
     "auth_type = any",
     "pool_mode = transaction",
-    "default_pool_size = 10",
+    "default_pool_size = 30",
     "max_client_conn = 200",
     "",
   }, "\n")))
@@ -47,7 +48,8 @@ function M.start(db)
     end
     return fs.stat(dir .. "/.s.PGSQL.6432")
   end)
-  return ("postgresql://%s@/%s?host=%s&port=6432"):format(db.params.user, db.name, dir:gsub("/", "%%2F"))
+  return ("postgresql://%s@/%s?host=%s&port=6432"):format(db.params.user, db.name, (dir:gsub("/", "%%2F"))),
+    { host = dir, port = "6432", user = db.params.user, dbname = db.name }
 end
 
 return M

@@ -1,6 +1,7 @@
 --- CREATE INDEX CONCURRENTLY after kills, by several runners at once: an INVALID index is never taken for
 -- success, nobody waits for somebody who waits for him, and the build of a killed client that still goes on
 -- in the server is not disturbed.
+local at_once = require "tests.crash.at_once"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
 local task = require "moonbird.core.task"
@@ -99,34 +100,24 @@ describe("CREATE INDEX CONCURRENTLY", function()
 
   for first = 1, RERUNS, AT_ONCE do
     it(("survives kills and concurrent reruns %d to %d"):format(first, first + AT_ONCE - 1), helper.async(function()
-      local tasks, problems = {}, {}
-      for n = first, first + AT_ONCE - 1 do
-        tasks[#tasks + 1] = task.spawn(function()
-          local ok, err = pcall(function()
-            local db = helper.database { template = ground }
-            for _ = 1, 1 + n % 3 do
-              local child = helper.spawn({ "up" }, { db = db, cwd = dir })
-              if n % 5 ~= 0 then
-                running(db)
-              end
-              child:wait(math.random(0, 300))
-              child:kill("KILL")
-              child:wait()
-              look(db)
-              assert.are.equal("", pictures.broken_chains(db))
-            end
-            whole(db, runners(db, 3))
-            db:drop()
-          end)
-          if not ok then
-            problems[#problems + 1] = ("rerun %d: %s"):format(n, type(err) == "table" and err.message or tostring(err))
+      at_once.rounds(first, first + AT_ONCE - 1, function(n)
+        return "rerun " .. n
+      end, function(n)
+        local db = helper.database { template = ground }
+        for _ = 1, 1 + n % 3 do
+          local child = helper.spawn({ "up" }, { db = db, cwd = dir })
+          if n % 5 ~= 0 then
+            running(db)
           end
-        end)
-      end
-      for _, one in ipairs(tasks) do
-        one:join()
-      end
-      assert.are.equal("", table.concat(problems, "\n"))
+          child:wait(math.random(0, 300))
+          child:kill("KILL")
+          child:wait()
+          look(db)
+          assert.are.equal("", pictures.broken_chains(db))
+        end
+        whole(db, runners(db, 3))
+        db:drop()
+      end)
     end))
   end
 

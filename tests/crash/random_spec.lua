@@ -2,10 +2,10 @@
 -- come to what an uninterrupted run comes to. Times are spread over the whole run and differ each time; a
 -- failure names them.
 -- The same on every server.
+local at_once = require "tests.crash.at_once"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
 local sys = require "moonbird.core.sys"
-local task = require "moonbird.core.task"
 
 local RUNS = helper.full and 100 or 24
 local AT_ONCE = 4
@@ -113,21 +113,15 @@ describe("SIGKILL at any time", function()
     for first = 1, RUNS, AT_ONCE do
       local last = math.min(first + AT_ONCE - 1, RUNS)
       it(("%s, runs %d to %d of %d"):format(name, first, last, RUNS), helper.async(function()
-        local tasks, problems = {}, {}
+        local times = {}
         for n = first, last do
-          local times = times_of(n)
-          tasks[#tasks + 1] = task.spawn(function()
-            local ok, err = pcall(kill_and_rerun, times[1], { table.unpack(times, 2) })
-            if not ok then
-              problems[#problems + 1] = ("killed after %s s: %s"):format(table.concat(times, " and "),
-                type(err) == "table" and err.message or tostring(err))
-            end
-          end)
+          times[n] = times_of(n)
         end
-        for _, one in ipairs(tasks) do
-          one:join()
-        end
-        assert.are.equal("", table.concat(problems, "\n"))
+        at_once.rounds(first, last, function(n)
+          return ("killed after %s s"):format(table.concat(times[n], " and "))
+        end, function(n)
+          kill_and_rerun(times[n][1], { table.unpack(times[n], 2) })
+        end)
       end))
     end
   end

@@ -2,7 +2,9 @@
 -- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local USERS = [[
 -- migrate:up
@@ -12,10 +14,6 @@ analyze users;
 -- migrate:down
 drop table users;
 ]]
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("moonbird backfill", function()
   local db, dir

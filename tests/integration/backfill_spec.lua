@@ -3,7 +3,9 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local task = require "moonbird.core.task"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local BASE = [[
 -- migrate:up
@@ -40,10 +42,6 @@ describe("a backfill", function()
       all[k] = v
     end
     return helper.ok(args, all)
-  end
-
-  local function has(text, part)
-    assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
   end
 
   local function write(files)

@@ -4,8 +4,10 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local outputs = require "tests.outputs"
-local process = require "moonbird.core.process"
+local repository = require "tests.git"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local function migration(up, down, head)
   return ("-- description: This migration is made up for a test of the check\n-- phase: expand\n-- scope: global\n"
@@ -27,14 +29,6 @@ for _, id in ipairs { "description", "header-complete", "ledger", "reversible", 
 end
 %s
 return { policy = { rules = quiet, %s } }]]):format(body or "", more or "")
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
 end
 
 describe("moonbird check", function()
@@ -60,9 +54,7 @@ describe("moonbird check", function()
   end
 
   local function git(...)
-    local result = assert(process.run { file = "git", cwd = dir, args = { "-c", "user.name=a", "-c", "user.email=a@b", ... },
-      env = { GIT_CONFIG_GLOBAL = "/dev/null", GIT_CONFIG_SYSTEM = "/dev/null" } })
-    assert.equal(0, result.status, result.stderr)
+    repository.run(dir, ...)
   end
 
   it("passes what is good, with no server at hand", async(function()

@@ -3,8 +3,10 @@
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
-local process = require "moonbird.core.process"
+local repository = require "tests.git"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local HEAD = [[
 -- description: %s, so that the tests have something to prove.
@@ -46,14 +48,6 @@ end
 
 local USERS = sql("users", "create table users (id bigint generated always as identity primary key, name text not null);",
   "drop table users;")
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
-end
 
 describe("moonbird ci", function()
   local db
@@ -166,7 +160,7 @@ describe("moonbird ci", function()
     has(result.stdout, "1 not tried")
     has(result.stdout, "skipped: not everything is applied")
     has(result.stderr, "not proved: 1 problem in apply")
-    has_not(result.stdout, "ci: ")
+    lacks(result.stdout, "ci: ")
     db:drop()
     db = helper.database()
     local by_name, answer = stages(dir, 1, { "--artifact", "ci.json", "--junit", "junit.xml" })
@@ -302,7 +296,7 @@ describe("moonbird ci", function()
       ["20250102000000_index.lua"] = lua("an index", [[db:exec "create index users_name on users (name)"]],
         [[db:exec "drop index users_name"]]),
     }
-    has_not(helper.ok({ "check" }, { cwd = dir }).stdout, "index-concurrently")
+    lacks(helper.ok({ "check" }, { cwd = dir }).stdout, "index-concurrently")
     local by_name, answer = stages(dir, 6)
     assert.is_false(by_name.policy.ok)
     assert.is_true(by_name.policy.recorded)
@@ -353,10 +347,7 @@ describe("moonbird ci", function()
       ["20250105000000_orders.sql"] = sql("orders", "create table orders (id bigint primary key);", "drop table orders;"),
     }
     local function git(...)
-      local child <close> = assert(process.spawn { file = "git", args = { "-c", "user.name=t", "-c", "user.email=t@example.org", ... },
-        cwd = dir, env = { GIT_CONFIG_GLOBAL = "/dev/null", GIT_CONFIG_NOSYSTEM = "1" } })
-      local result = assert(child:wait(20000))
-      assert.are.equal(0, result.status, result.stderr)
+      repository.run(dir, ...)
     end
     git("init", "-q", "-b", "main")
     git("add", ".")

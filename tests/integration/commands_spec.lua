@@ -4,17 +4,11 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local TABLE = "-- migrate:up\ncreate table t (i int);\n-- migrate:down\ndrop table t;\n"
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
-end
 
 local function read(path)
   return assert(fs.read(path))

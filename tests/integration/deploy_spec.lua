@@ -6,7 +6,9 @@ local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local PASSWORD = "pa55-w0rd-of-nobody"
 
@@ -32,14 +34,6 @@ local EMAIL = expand("alter table users add column email text;", "alter table us
 local BROKEN = expand("create table half (id bigint primary key);\nselect * from nowhere;", "drop table half;")
 local BREAKING = expand("alter table users drop column fullname;", "alter table users add column fullname text;")
 local SLEEP = expand("create table sleepy (id bigint primary key);\nselect pg_sleep(30);", "drop table sleepy;")
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
-end
 
 --- The tester's own CI must not decide anything.
 local CLEAN = { CI = false, GITHUB_ACTIONS = false, GITHUB_STEP_SUMMARY = false, GITHUB_SHA = false }

@@ -1,31 +1,13 @@
 -- examples/backfill from end to end: each of the five patterns leaves the rows as it says, also those that are written
--- meanwhile; the unique index waits for its backfill; and ci proves the whole. The same on every server.
+-- meanwhile; the unique index waits for its backfill; and ci proves the whole.
 -- The same on every server.
-local fs = require "moonbird.core.fs"
+local examples = require "tests.examples"
 local helper = require "tests.helper"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local NAME = "examples/backfill"
-
-local function copy()
-  local dir = helper.tmpdir() .. "/backfill"
-  local function walk(from, to)
-    assert(fs.mkdir(to))
-    for _, entry in ipairs(assert(fs.list(from))) do
-      if entry.type == "dir" and entry.name ~= ".moonbird" then
-        walk(from .. "/" .. entry.name, to .. "/" .. entry.name)
-      elseif entry.type == "file" then
-        assert(fs.write(to .. "/" .. entry.name, assert(fs.read(from .. "/" .. entry.name))))
-      end
-    end
-  end
-  walk(NAME, dir)
-  return dir
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe(NAME, function()
   local dir, db
@@ -35,7 +17,7 @@ describe(NAME, function()
   end
 
   before_each(async(function()
-    dir = copy()
+    dir = examples.copy "backfill"
     db = helper.database()
     moonbird(0, "up", "--backfills", "skip")
   end))

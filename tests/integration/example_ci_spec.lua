@@ -1,9 +1,11 @@
 -- examples/ci: the very commands of its workflow, run in a scratch repository as the CI system would.
 -- The same on every server.
+local examples = require "tests.examples"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
+local repository = require "tests.git"
 local sys = require "moonbird.core.sys"
 local async = helper.async
 
@@ -81,33 +83,20 @@ describe("examples/ci", function()
   end
 
   local function git(...)
-    return run("git", { "-c", "user.name=t", "-c", "user.email=t@example.org", ... })
+    return repository.run(dir, ...)
   end
 
   --- Runs a step as the CI system does: its text by bash, which ends at the first command that fails.
   local function run_step(step, status, secrets)
-    local env = { GITHUB_BASE_REF = "main", GITHUB_SHA = git("rev-parse", "HEAD").stdout:match("%x+"), GITHUB_ACTIONS = "true" }
+    local env = { GITHUB_BASE_REF = "main", GITHUB_SHA = git("rev-parse", "HEAD"), GITHUB_ACTIONS = "true" }
     for name, value in pairs(step.env) do
       env[name] = value:gsub("%${{ secrets%.([%w_]+) }}", secrets or {})
     end
     return run("bash", { "--noprofile", "--norc", "-eo", "pipefail", "-c", step.run }, { env = env, status = status })
   end
 
-  local function copy(from, to)
-    assert(fs.mkdir(to))
-    for _, entry in ipairs(assert(fs.list(from))) do
-      if entry.type == "dir" and entry.name ~= ".moonbird" and entry.name ~= ".artifacts" then
-        copy(from .. "/" .. entry.name, to .. "/" .. entry.name)
-      elseif entry.type == "file" then
-        assert(fs.write(to .. "/" .. entry.name, assert(fs.read(from .. "/" .. entry.name))))
-      end
-    end
-  end
-
   before_each(async(function()
-    local top = helper.tmpdir()
-    dir, origin = top .. "/work", top .. "/origin.git"
-    copy("examples/ci", dir)
+    dir, origin = examples.copy "ci", helper.tmpdir() .. "/origin.git"
     jobs = read_workflow(assert(fs.read(dir .. "/" .. WORKFLOW)))
     git("init", "-q", "-b", "main")
     git("add", ".")
@@ -165,7 +154,7 @@ alter table book drop column author;
     assert.are.equal("2.1.0", sarif.version)
     assert.is_truthy(fs.read(dir .. "/.artifacts/ci.xml"):find("<testsuites", 1, true))
     assert.is_true(json.decode(assert(fs.read(dir .. "/.artifacts/ci.json"))).ok)
-    assert.are.equal("", git("status", "--porcelain").stdout)
+    assert.are.equal("", git("status", "--porcelain"))
   end))
 
   it("stops a pull request that changes what is merged, or breaks the project's own rule", async(function()
@@ -193,7 +182,7 @@ alter table book drop column author;
     local secrets = { PRODUCTION_DATABASE_URL = db.url }
     local step = moonbird_steps(jobs.deploy)[1]
     run_step(step, 0, secrets)
-    local sha = git("rev-parse", "HEAD").stdout:match("%x+")
+    local sha = git("rev-parse", "HEAD")
     local artifact = json.decode(assert(fs.read(dir .. "/.artifacts/deploy/" .. sha .. "/migration.json")))
     assert.is_true(artifact.ok)
     assert.are.equal("production", artifact.environment.name)

@@ -1,6 +1,7 @@
 -- examples/expand-contract from end to end: three releases, the old and the new application beside each other, the
 -- contract held back and allowed, and the way back. And the spec that users copy from it runs as it is.
 -- The same on every server.
+local examples = require "tests.examples"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local process = require "moonbird.core.process"
@@ -9,22 +10,6 @@ local async = helper.async
 
 local NAME = "examples/expand-contract"
 local CREATE, EXPAND, COPY, CONTRACT = 20250106090000, 20250203090000, 20250210090000, 20250324090000
-
-local function copy()
-  local dir = helper.tmpdir() .. "/expand-contract"
-  local function walk(from, to)
-    assert(fs.mkdir(to))
-    for _, entry in ipairs(assert(fs.list(from))) do
-      if entry.type == "dir" and entry.name ~= ".moonbird" then
-        walk(from .. "/" .. entry.name, to .. "/" .. entry.name)
-      elseif entry.type == "file" then
-        assert(fs.write(to .. "/" .. entry.name, assert(fs.read(from .. "/" .. entry.name))))
-      end
-    end
-  end
-  walk(NAME, dir)
-  return dir
-end
 
 describe(NAME, function()
   local dir, db
@@ -50,7 +35,7 @@ describe(NAME, function()
   end
 
   before_each(async(function()
-    dir = copy()
+    dir = examples.copy "expand-contract"
     db = helper.database()
   end))
 

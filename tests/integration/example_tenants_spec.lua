@@ -1,6 +1,6 @@
 -- examples/tenants from end to end: the first start, a canary that fails, a new shop, and the way back.
 -- The same on every server.
-local fs = require "moonbird.core.fs"
+local examples = require "tests.examples"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local tenants = require "tests.tenants"
@@ -10,22 +10,6 @@ local NAME = "examples/tenants"
 local ORDERS, SETTINGS, INDEX = 20250107090000, 20250108090000, 20250120090000
 local ALL = ("%d %d %d"):format(ORDERS, SETTINGS, INDEX)
 
-local function copy()
-  local dir = helper.tmpdir() .. "/tenants"
-  local function walk(from, to)
-    assert(fs.mkdir(to))
-    for _, entry in ipairs(assert(fs.list(from))) do
-      if entry.type == "dir" and entry.name ~= ".moonbird" then
-        walk(from .. "/" .. entry.name, to .. "/" .. entry.name)
-      elseif entry.type == "file" then
-        assert(fs.write(to .. "/" .. entry.name, assert(fs.read(from .. "/" .. entry.name))))
-      end
-    end
-  end
-  walk(NAME, dir)
-  return dir
-end
-
 describe(NAME, function()
   local dir, db
 
@@ -34,7 +18,7 @@ describe(NAME, function()
   end
 
   before_each(async(function()
-    dir, db = copy(), helper.database()
+    dir, db = examples.copy "tenants", helper.database()
   end))
 
   it("starts from nothing: the catalog, the shops, what each of them has", async(function()

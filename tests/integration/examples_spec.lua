@@ -1,25 +1,9 @@
 -- The example projects, each run from end to end by the real binary on an embedded PostgreSQL of its own.
 -- The same on every server.
+local examples = require "tests.examples"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local async = helper.async
-
---- A copy of an example, so that its folder stays as it is.
-local function copy(name)
-  local dir = helper.tmpdir() .. "/" .. name
-  local function walk(from, to)
-    assert(fs.mkdir(to))
-    for _, entry in ipairs(assert(fs.list(from))) do
-      if entry.type == "dir" and entry.name ~= ".moonbird" then
-        walk(from .. "/" .. entry.name, to .. "/" .. entry.name)
-      elseif entry.type == "file" then
-        assert(fs.write(to .. "/" .. entry.name, assert(fs.read(from .. "/" .. entry.name))))
-      end
-    end
-  end
-  walk("examples/" .. name, dir)
-  return dir
-end
 
 describe("examples/shop", function()
   local dir, db
@@ -29,7 +13,7 @@ describe("examples/shop", function()
   end
 
   before_each(async(function()
-    dir = copy "shop"
+    dir = examples.copy "shop"
     db = helper.database()
   end))
 

@@ -3,7 +3,9 @@
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local function create(name)
   return ("-- migrate:up\ncreate table %s (i int);\n-- migrate:down\ndrop table %s;\n"):format(name, name)
@@ -56,10 +58,6 @@ describe("the history", function()
       assert.is_string(answer.error.message)
     end
     return answer
-  end
-
-  local function has(text, part)
-    assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
   end
 
   local function tables()

@@ -1,7 +1,9 @@
 -- What a Lua migration can do, must not do, and is told when it tries: by the real binary on a real server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 -- Stands on the first line of each migration, so that the body begins on line 2.
 local PRELUDE = [[local function eq(got, wanted) if got ~= wanted or math.type(got) ~= math.type(wanted) then ]]
@@ -31,10 +33,6 @@ describe("a Lua migration", function()
   local function runs(body, head)
     helper.write(dir, { ["migrations/001_test.lua"] = migration(body, head) })
     return moonbird { "up" }
-  end
-
-  local function has(text, part)
-    assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
   end
 
   --- Applies one migration that has to fail at a line (nil: the error is the whole migration's), with these words on stderr, leaving nothing behind.

@@ -3,7 +3,9 @@
 -- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local HEAD = [[
 -- description: Made up for the test of phases
@@ -39,14 +41,6 @@ local EMAIL = expand("alter table users add column email text;", "alter table us
 local function column_files()
   return { ["migrations/001_users.sql"] = USERS, ["migrations/002_display_name.sql"] = DISPLAY,
     ["migrations/003_drop_fullname.sql"] = DROP, ["migrations/004_email.sql"] = EMAIL }
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
 end
 
 local function columns(db)

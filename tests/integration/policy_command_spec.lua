@@ -5,7 +5,9 @@ local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local outputs = require "tests.outputs"
 local process = require "moonbird.core.process"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local HEAD = "-- description: This migration is made up for a test of the command\n-- phase: expand\n-- scope: global\n"
   .. "-- compatibility: backward_compatible\n"
@@ -32,10 +34,6 @@ return { rule = "no-cats",
   },
   clean = { { name = "dogs", sql = "create table dogs (i int);" } } }
 ]]
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("moonbird policy", function()
   local dir

@@ -5,7 +5,9 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local CANARY = "canary7f3a9c"
 local HEAD = [[phase = "expand", scope = "global", compatibility = "backward_compatible", id = "%s",
@@ -56,10 +58,6 @@ drop table flags;
     assert.are.equal(before, listing())
     assert(result.status ~= 0, "it was let through:\n" .. all)
     return result, all, sys.monotonic() - started
-  end
-
-  local function has(text, words)
-    assert(text:find(words, 1, true), ("%q is not in:\n%s"):format(words, text:sub(1, 4000)))
   end
 
   -- What one may try in Lua, and words of what comes of it. $OUT is the folder outside.

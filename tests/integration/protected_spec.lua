@@ -2,7 +2,9 @@
 -- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local TABLE = [[
 -- description: Keep the things that the test is about
@@ -14,10 +16,6 @@ create table things (id bigint primary key);
 -- migrate:down
 drop table things;
 ]]
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 -- The tests may run in a pipeline themselves.
 local OUTSIDE = { CI = false, GITHUB_ACTIONS = false }

@@ -10,15 +10,7 @@ local sys = require "moonbird.core.sys"
 local version_of = require "moonbird.migration.version"
 
 local async = helper.async
-
-local function git(dir, ...)
-  local result = assert(process.run { file = "git", cwd = dir, args = { "-c", "user.name=A", "-c", "user.email=a@b.c",
-    "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false", ... }, env = { GIT_CONFIG_GLOBAL = "/dev/null" } })
-  if result.status ~= 0 then
-    error(("git %s: %s"):format(table.concat({ ... }, " "), result.stderr), 2)
-  end
-  return result.stdout
-end
+local git = require("tests.git").run
 
 local function sql(head)
   return (head or "") .. "-- migrate:up\nselect 1;\n-- migrate:down\nselect 2;\n"

@@ -3,7 +3,9 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local BOM = "\239\187\191"
 
@@ -34,10 +36,6 @@ describe("dbmate's format", function()
   --- `up` that has to fail; what it says on stderr.
   local function refused(status)
     return moonbird({ "up" }, status).stderr
-  end
-
-  local function has(text, part)
-    assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
   end
 
   local function relation(name)

@@ -5,7 +5,9 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local task = require "moonbird.core.task"
+local texts = require "tests.texts"
 local async = helper.async
+local has, lacks = texts.has, texts.lacks
 
 local HEAD = "-- description: made up\n-- phase: expand\n-- scope: %s\n-- compatibility: backward_compatible\n%s"
   .. "-- migrate:up\n%s\n-- migrate:down\n%s\n"
@@ -44,14 +46,6 @@ local function with(more)
     files[path] = text
   end
   return files
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
 end
 
 describe("tenants:", function()

@@ -5,20 +5,14 @@ local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql, lua = helper.async, tenants.sql, tenants.lua
+local has, lacks = texts.has, texts.lacks
 
 local USERS = sql("tenant", "create table users (id bigint primary key, name text);")
 local EMAIL = sql("tenant", "alter table users add column email text;")
 -- What a tenant migration sees of the global ones, and the other way round.
 local PLANS = sql("global", "create table public.plans (id int primary key);")
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
-end
 
 describe("tenants:", function()
   local db, dir

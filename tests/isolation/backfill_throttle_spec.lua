@@ -8,7 +8,9 @@ local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local USERS = [[
 -- migrate:up
@@ -23,10 +25,6 @@ local BACKFILL = [[
 return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "hits = hits + 1",
   options = { %s } } }
 ]]
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 --- Follows what a child does by its events (--json): stderr can't be read while it runs, the state can.
 local function throttle_of(db)

@@ -1,9 +1,7 @@
 --- Several runners started at once on one database, also behind pgbouncer in transaction mode: all succeed,
 --- and each migration happens exactly once.
-local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
-local process = require "moonbird.core.process"
-local server = require "moonbird.core.cluster_server"
+local pgbouncer = require "tests.pgbouncer"
 local session = require "moonbird.core.session"
 
 -- Each migration leaves a row per run in `ran`, whatever its kind.
@@ -163,53 +161,6 @@ local function exactly_once(db)
   assert.are.equal(0, db:value("select count(*) from pg_index where not indisvalid"))
 end
 
---- Starts pgbouncer in transaction mode in front of the shared cluster. It ends with the test.
----@param db tests.database
----@return string url of `db` through it
----@return table<string, string> params of its own console
-local function pgbouncer(db)
-  local cluster = helper.cluster()
-  local dir = helper.tmpdir()
-  local who = assert(server.identity())
-  assert(fs.write(dir .. "/pgbouncer.ini", table.concat({
-    "[databases]",
-    ("* = host=%s port=%d user=%s"):format(cluster.socket_dir, cluster.port, db.params.user),
-    "[pgbouncer]",
-    "listen_addr =", -- the socket only
-    "listen_port = 6432",
-    "unix_socket_dir = " .. dir,
-    "auth_type = any",
-    "admin_users = " .. db.params.user,
-    "pool_mode = transaction",
-    "default_pool_size = 30",
-    "max_client_conn = 100",
-    "",
-  }, "\n")))
-  if who.uid then
-    assert(fs.chown(dir, who.uid, who.gid))
-    assert(fs.chmod(dir .. "/pgbouncer.ini", 420)) -- 0644
-  end
-  local found = "/usr/sbin/pgbouncer"
-  local child = assert(process.spawn {
-    file = fs.access(found, "x") and found or "pgbouncer",
-    args = { dir .. "/pgbouncer.ini" }, cwd = dir, uid = who.uid, gid = who.gid,
-  })
-  helper.defer(function()
-    child:kill("KILL")
-    child:wait()
-    child:close()
-  end)
-  helper.eventually("pgbouncer listens", function()
-    local ended = child:wait(10)
-    if ended then
-      error("pgbouncer ended: " .. ended.stdout .. ended.stderr)
-    end
-    return fs.stat(dir .. "/.s.PGSQL.6432")
-  end)
-  local console = { host = dir, port = "6432", user = db.params.user, dbname = "pgbouncer" }
-  return ("postgresql://%s@/%s?host=%s&port=6432"):format(db.params.user, db.name, dir:gsub("/", "%%2F")), console
-end
-
 describe("runners at once", function()
   local dir
 
@@ -230,12 +181,11 @@ describe("runners at once", function()
 
   it("4 through pgbouncer in transaction mode: the same", helper.async(function()
     local db = helper.database()
-    local url, console = pgbouncer(db)
+    local url, params = pgbouncer.start(db)
     runners(4, { env = { DATABASE_URL = url }, cwd = dir })
     exactly_once(db)
     -- Nothing of a run may stay on a server connection that the next client gets.
-    local through = assert(session.open({ host = console.host, port = console.port, user = console.user,
-      dbname = db.name }, { application_name = "moonbird-tests" }))
+    local through = assert(session.open(params, { application_name = "moonbird-tests" }))
     local result = assert(through:query("select current_setting('search_path'), current_setting('lock_timeout'), "
       .. "current_setting('statement_timeout'), current_setting('synchronous_commit')"))
     local settings = {}

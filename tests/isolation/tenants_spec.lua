@@ -8,15 +8,13 @@ local pgbouncer = require "tests.pgbouncer"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql, lua = helper.async, tenants.sql, tenants.lua
+local has = texts.has
 
 -- Proves that a step was done once: every run of it leaves a row behind.
 local COUNTED = sql("tenant", "create table if not exists ran (n int); insert into ran values (1);"
   .. " create table users (id int);")
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("tenants beside others:", function()
   local db, dir

@@ -1,4 +1,6 @@
 -- Cases of the rule description.
+local LATER = require("tests.texts").LATER
+
 local SQL = "create table a (id int);"
 
 local function with(text)
@@ -25,7 +27,7 @@ return {
       "add_email_to_users: 20250601120000", "20250601120000 Add email-to users."),
       file = "20250601120000_add_email_to_users.lua", message = "is the file's name again" },
     { name = "a template's text", sql = SQL, header = with("<one-line description>"), message = "a template's text" },
-    { name = "put off", lua = lua_file("TODO say what this is for"), message = "a template's text" },
+    { name = "put off", lua = lua_file(LATER .. " say what this is for"), message = "a template's text" },
     { name = "below other lines of the head", sql = "-- phase: expand\n-- description: Add mail\n-- migrate:up\n"
       .. "create table a (id int);\n-- migrate:down\ndrop table a;\n", line = 2, message = "shorter" },
   },
@@ -37,6 +39,6 @@ return {
     { name = "the name and what for", sql = SQL, file = "20250601120000_add_email_to_users.sql",
       header = with("Add email to users, for password resets") },
     { name = "a language without spaces", sql = SQL, header = with("顧客に送る手紙を保存する") },
-    { name = "a word that only begins like TODO", sql = SQL, header = with("Todos get the day they are due") },
+    { name = "a word that only begins like " .. LATER, sql = SQL, header = with("Todos get the day they are due") },
   },
 }

@@ -1,4 +1,6 @@
 --- Cases of the rule "purpose".
+local LATER = require("tests.texts").LATER
+
 return {
   rule = "purpose",
   flagged = {
@@ -8,7 +10,7 @@ return {
     { name = "as the template has it",
       sql = "-- Purpose: <one-line description>\n-- migrate:up\nselect 1;\n-- migrate:down\n",
       line = 1, message = "as the template has it" },
-    { name = "left for later", sql = "-- description: TODO\n-- migrate:up\nselect 1;\n-- migrate:down\n" },
+    { name = "left for later", sql = "-- description: " .. LATER .. "\n-- migrate:up\nselect 1;\n-- migrate:down\n" },
     { name = "a Lua migration without one", lua = "return { up = 'select 1', irreversible = 'made up' }" },
   },
   clean = {

@@ -1,4 +1,6 @@
 --- Cases of the rule "rationale".
+local LATER = require("tests.texts").LATER
+
 local function contract(rationale)
   return { phase = "contract", compatibility = "contract_breaking", rationale = rationale,
     data_preservation = "the column was never written to" }
@@ -11,7 +13,7 @@ return {
   flagged = {
     { name = "none", header = contract(nil), sql = SQL, line = 2, message = "has no rationale" },
     { name = "a word", header = contract("cleanup"), sql = SQL, message = "no sentence: \"cleanup\"" },
-    { name = "left for later", header = contract("TODO: ask the others about this"), sql = SQL },
+    { name = "left for later", header = contract(LATER .. ": ask the others about this"), sql = SQL },
     { name = "shorter than asked for", header = contract("nobody reads it now"), sql = SQL,
       options = { min_length = 60 } },
     { name = "in a comment elsewhere", header = contract(nil),

@@ -1,31 +1,16 @@
 -- The embedded PostgreSQL, on a real one. Each test has a folder of its own below /tmp.
-local async = require("tests.helper").async
+local alive = require("tests.processes").alive
 local cluster = require "moonbird.core.cluster"
 local conn = require "moonbird.native.conn"
 local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
 local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
+local async, eventually = helper.async, helper.eventually
 
 local ROOT = sys.uid() == 0
 local dir
-
---- Whether a process is there and no zombie.
-local function alive(pid)
-  local stat = fs.read(("/proc/%d/stat"):format(pid))
-  return stat ~= nil and stat:match("%) (%a)") ~= "Z"
-end
-
-local function eventually(seconds, fn)
-  local deadline = sys.monotonic() + seconds
-  while not fn() do
-    if sys.monotonic() > deadline then
-      return false
-    end
-    task.sleep(10)
-  end
-  return true
-end
 
 local function connects(c)
   local connection <close> = conn.new()
@@ -54,9 +39,9 @@ end
 
 --- Waits for a file that a moonbird() writes, and gives its text.
 local function told(path)
-  assert.is_true(eventually(30, function()
+  eventually(path .. " is written", function()
     return (fs.read(path) or ""):sub(-1) == "\n"
-  end), "no " .. path)
+  end, 30)
   return fs.read(path):match("^(.-)\n$")
 end
 
@@ -209,9 +194,9 @@ describe("a throwaway cluster", function()
     local children = fs.read(("/proc/%d/task/%d/children"):format(pid, pid))
     assert.truthy(children:match("%d+"))
     owner:kill("KILL")
-    assert.is_true(eventually(5, function()
+    eventually("the owner's server and folder go", function()
       return not alive(pid) and not fs.stat(home)
-    end))
+    end, 5)
     for child in children:gmatch("%d+") do
       assert.is_false(alive(tonumber(child)))
     end
@@ -230,7 +215,7 @@ describe("a throwaway cluster", function()
       task.sleep(delay)
       owner:kill("KILL")
       owner:wait()
-      assert.is_true(eventually(5, function()
+      eventually("nothing of it stays", function()
         for _, entry in ipairs(fs.list(tmp)) do
           -- An empty folder may stay when the kill came between its making and the guard's start.
           if entry.name ~= "go" and #(fs.list(tmp .. "/" .. entry.name) or {}) > 0 then
@@ -238,16 +223,16 @@ describe("a throwaway cluster", function()
           end
         end
         return true
-      end))
+      end, 5)
     end
   end))
 
   it("leaves nothing when its server is killed", async(function()
     local c = assert(cluster.open { temp = true })
     process.signal(tonumber(fs.read(c.dir .. "/data/postmaster.pid"):match("^%d+")), "KILL")
-    assert.is_true(eventually(5, function()
+    eventually("its folder goes", function()
       return not fs.stat(c.dir)
-    end))
+    end, 5)
     assert(c:release())
   end))
 end)
@@ -357,9 +342,9 @@ describe("a project's cluster", function()
     local c = assert(cluster.open { dir = dir .. "/pg" })
     local pid = cluster.status(dir .. "/pg").pid
     process.signal(pid, "KILL")
-    eventually(5, function()
+    eventually("the server is gone", function()
       return not alive(pid)
-    end)
+    end, 5)
     local again = assert(cluster.open { dir = dir .. "/pg" })
     assert.is_true(again.started_by_us)
     assert.is_true(connects(again))

@@ -1,9 +1,11 @@
 -- Child processes and file locks, on real ones.
-local async = require("tests.helper").async
+local alive = require("tests.processes").alive
 local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
 local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
+local async, eventually = helper.async, helper.eventually
 
 local function sh(script, more)
   local spec = { file = "/bin/sh", args = { "-c", script } }
@@ -11,23 +13,6 @@ local function sh(script, more)
     spec[k] = v
   end
   return spec
-end
-
---- Whether a process is there and no zombie.
-local function alive(pid)
-  local stat = fs.read(("/proc/%d/stat"):format(pid))
-  return stat ~= nil and stat:match("%) (%a)") ~= "Z"
-end
-
-local function eventually(seconds, fn)
-  local deadline = sys.monotonic() + seconds
-  while not fn() do
-    if sys.monotonic() > deadline then
-      return false
-    end
-    task.sleep(10)
-  end
-  return true
 end
 
 describe("process.run", function()
@@ -217,9 +202,9 @@ describe("process.spawn", function()
     local child = assert(process.spawn { file = "sleep", args = { "0.1" } })
     local pid = child:pid()
     child:close()
-    assert.is_true(eventually(3, function()
+    eventually("the child is gone", function()
       return fs.stat("/proc/" .. pid) == nil
-    end))
+    end, 3)
   end))
 
   it("gives a detached child a session of its own", async(function()
@@ -283,9 +268,9 @@ describe("process.lock", function()
       ]]):format(path, dir .. "/held") },
       stdin = "pipe",
     })
-    assert.is_true(eventually(10, function()
+    eventually("the lock is held", function()
       return fs.stat(dir .. "/held") ~= nil
-    end))
+    end, 10)
     local lock <close> = assert(process.lock(path))
     assert.is_false(lock:try("shared"))
     holder:kill("KILL")

@@ -6,15 +6,7 @@ local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 
 local async = helper.async
-
-local function run(dir, ...)
-  local result = assert(process.run { file = "git", cwd = dir, args = { "-c", "user.name=A", "-c", "user.email=a@b.c",
-    "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false", ... }, env = { GIT_CONFIG_GLOBAL = "/dev/null" } })
-  if result.status ~= 0 then
-    error(("git %s: %s"):format(table.concat({ ... }, " "), result.stderr), 2)
-  end
-  return (result.stdout:gsub("\n$", ""))
-end
+local run = require("tests.git").run
 
 local function commit(dir, message)
   run(dir, "add", "-A")
