@@ -68,6 +68,28 @@ function M.start(count, run, options, more)
   return list
 end
 
+--- Lets a wave's tenants wait until so many processes have claimed some of it, so that each of them gets its share,
+--- however late it starts. After 20 s they go on all the same, for the test to fail.
+---@param db tests.database where both the tenants and the run are
+---@param wave integer
+---@param count integer
+function M.hold_until_shared(db, wave, count)
+  db:exec(([[create function public.hold_until_shared() returns event_trigger language plpgsql as $$
+    begin
+      if to_regclass('moonbird.run_item') is null then
+        return;
+      elsif not exists (select from moonbird.run_item where wave = %d and owner is not null) then
+        return;
+      end if;
+      while (select count(distinct owner) < %d and clock_timestamp() < min(started_at) + interval '20 s'
+             from moonbird.run_item where wave = %d and owner is not null) loop
+        perform pg_sleep(0.02);
+      end loop;
+    end $$;
+    create event trigger hold_until_shared on ddl_command_start execute function public.hold_until_shared()]]):format(
+    wave, count, wave))
+end
+
 --- Waits for processes.
 ---@param children userdata[]
 ---@return table[] results

@@ -1,5 +1,6 @@
 --- examples/kubernetes: its Jobs are read, and the very command lines of their pods run, as many at once as they say.
 -- The same on every server.
+local fleets = require "tests.crash.fleets"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local async = helper.async
@@ -149,6 +150,7 @@ describe("examples/kubernetes", function()
     local job = read_yaml(DIR .. "/job.yaml")
     assert.is_nil(job.spec.completions)
     assert.are.equal(4, job.spec.parallelism)
+    fleets.hold_until_shared(db, 3, 4)
     local results, made = run_pods(job, db, dir), 0
     all_zero(results)
     for _, result in ipairs(results) do
@@ -160,6 +162,7 @@ describe("examples/kubernetes", function()
     everywhere_once()
     assert.are.same({ { name = "release-42", status = "done" } }, db:query "select name, status from moonbird.run")
     assert.are.same({ 1, 6, 53 }, db:values "select count(*) from moonbird.run_item group by wave order by wave")
+    assert.are.equal(4, db:value "select count(distinct owner) from moonbird.run_item")
     all_zero(run_pods(job, db, dir)) -- pods that come late
     everywhere_once()
   end))

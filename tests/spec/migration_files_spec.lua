@@ -122,6 +122,7 @@ describe("a .sql migration", function()
   end)
 
   it("may do all that without a transaction, and may use savepoints with one", function()
+    load("002_x.sql", "-- migrate:up transaction:false\nvacuum;\n-- migrate:down\n")
     load("001_x.sql", "-- migrate:up transaction:false\nbegin; commit;\n"
       .. "-- migrate:down\nsavepoint a; rollback to a;\n")
   end)
