@@ -271,7 +271,8 @@ local function check_one(state, options, item, ctx)
   if need then
     note_unchecked(state, rule, need)
   else
-    state.ran[rule.id .. " " .. (state.migration and state.migration.version or "")] = true
+    state.ran[rule.id] = state.ran[rule.id] or {}
+    state.ran[rule.id][state.migration and state.migration.version or "registry"] = true
     call(state, rule, rule.check, ctx, options.limits)
   end
 end
@@ -335,8 +336,8 @@ local function settle_waivers(state, options)
     else
       item.state = item.expires < options.now and "expired" or "unused"
       -- "unused" is said only where the rule was asked, and could see all there is.
-      item.asked = (state.ran[item.rule .. " " .. item.version] or state.ran[item.rule .. " "] or false)
-        and not state.dim[item.version]
+      local ran = state.ran[item.rule] or {}
+      item.asked = (ran[item.version] or ran.registry or false) and not state.dim[item.version]
     end
   end
   for _, finding in ipairs(state.findings) do

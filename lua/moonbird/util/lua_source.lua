@@ -5,18 +5,33 @@ local text_util = require "moonbird.util.text"
 
 local M = {}
 
---- The offset just behind the first `key =` (or `["key"] =`) at or after `from`.
+--- Where the bracket stands of the `["` that ends in front of `at`.
+local function bracket_before(text, at, from)
+  local quote = at - 1
+  while quote > from and text:find("^%s", quote - 1) do
+    quote = quote - 1
+  end
+  return quote > from and text:find("^%[%s*[\"']", quote - 1) and quote - 1 or nil
+end
+
+--- The first `key =` (or `["key"] =`) at or after `from`: its offset, and the one behind the key.
 local function find_key(text, key, from)
   local escaped = key:gsub("%W", "%%%0")
-  local best
-  for _, pattern in ipairs({ "%f[%w_]" .. escaped .. "()%s*=[^=]",
-    "%[%s*[\"']" .. escaped .. "[\"']%s*%]()%s*=[^=]" }) do
-    local first, _, after = text:find(pattern, from)
-    if first and (not best or first < best.first) then
-      best = { first = first, after = after }
+  local bare, quoted = "^%f[%w_]" .. escaped .. "()%s*=[^=]", "^" .. escaped .. "[\"']%s*%]()%s*=[^=]"
+  -- a plain search for the word is many times faster than one for the pattern
+  local at = text:find(key, from, true)
+  while at do
+    local _, _, after = text:find(bare, at)
+    if after then
+      return { first = at, after = after }
     end
+    _, _, after = text:find(quoted, at)
+    local bracket = after and bracket_before(text, at, from)
+    if bracket then
+      return { first = bracket, after = after }
+    end
+    at = text:find(key, at + 1, true)
   end
-  return best
 end
 
 --- The byte offset where a key of the table is written.

@@ -90,11 +90,11 @@ on the target, which protects less; so that is told.]],
   applies = going_up,
   check = function(ctx)
     local migration = ctx.migration
-    local at = head.at(migration, "completes", "phase")
     if migration.phase == "contract" and (not migration.completes or #migration.completes == 0) then
       ctx:report("the contract migration does not say which expand migration it completes",
         { at = head.at(migration, "phase"), severity = "info" })
     end
+    local at = migration.completes and head.at(migration, "completes", "phase")
     for _, version in ipairs(migration.completes or {}) do
       local known = ctx.registry.by_version[version]
       if version == migration.version then

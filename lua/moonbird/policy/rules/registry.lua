@@ -302,7 +302,7 @@ local PLACEHOLDERS = { "^todo%f[%W]", "^fixme%f[%W]", "^xxx%f[%W]", "^<.*>$", "^
   "^describe ", "one%-line description", "what it does" }
 
 local function plain(text)
-  return text_util.snake_case(text):gsub("_", "")
+  return (text:lower():gsub("[^a-z0-9]+", ""))
 end
 
 local function problem_of_description(migration)

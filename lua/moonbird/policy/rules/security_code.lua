@@ -22,9 +22,9 @@ local function path_of(st)
   local function_ = st.function_
   local fixed = function_.settings.search_path ~= nil
   local freed = contains(function_.reset, "search_path") or contains(function_.reset, "all")
-  local node = st.tree and st.tree.CreateFunctionStmt
-  -- A body in the SQL standard's form is resolved when it is created.
-  return fixed or (node ~= nil and node.sql_body ~= nil), freed
+  -- A body in the SQL standard's form is resolved when it is created. It is no string, as `body` is.
+  local node = not function_.body and st.tree and st.tree.CreateFunctionStmt
+  return fixed or (node and node.sql_body ~= nil) or false, freed
 end
 
 local function key_of(st)

@@ -6,7 +6,11 @@ local M = {}
 
 --- Whether a text names something in a schema: `moonbird.journal`, `"moonbird" . journal`.
 local function names_schema(text, schema)
-  local plain = text:lower():gsub('"', ""):gsub("%s*%.%s*", ".")
+  local lower = text:lower()
+  if not lower:find(schema:lower(), 1, true) and not lower:find('"', 1, true) then
+    return false -- most texts: a bare search is cheap
+  end
+  local plain = lower:gsub('"', ""):gsub("%s*%.%s*", ".")
   return plain:find("%f[%w_]" .. schema:lower():gsub("%p", "%%%0") .. "%.") ~= nil
 end
 
