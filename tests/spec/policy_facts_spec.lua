@@ -258,6 +258,11 @@ describe("facts: verbs, kinds and names", function()
       { "copy s.t (a) to '/x'", { verb = "copy", copy = "to", columns = { "a" }, server_file = "/x", writes_data = false } },
       { "copy (select * from t) to program 'sh'", { verb = "copy", program = "sh", name = false, kind = false,
         relations = { { name = "t", access = "read" } } } },
+      -- in the order in which each is named first, however the tree is walked
+      { "select (select 1 from c), 1 from b join a on exists (select from c) where exists (select from a, b) "
+        .. "group by (select 1 from a) having exists (select from b, c) order by (select 1 from a, b)",
+        { relations = { { name = "c", access = "read" }, { name = "b", access = "read" },
+          { name = "a", access = "read" } } } },
       { "lock table a, b in exclusive mode", { verb = "lock", name = "a", objects = { { name = "a" }, { name = "b" } } } },
       { "notify c, 'x'", { verb = "notify", name = "c" } },
       { "call s.p(1)", { verb = "call", schema = "s", name = "p", opaque = true } },

@@ -16,7 +16,8 @@ local M = {}
 
 ---@class moonbird.policy.facts.source
 ---@field text string the statement
----@field line_at fun(location: integer): integer line in the file of a 0-based byte of the statement
+---@field line_at fun(source: moonbird.policy.facts.source, location: integer): integer line in the file of a 0-based
+--- byte of the statement
 ---@field handlers table<string, function>
 
 local handlers = {}
@@ -53,6 +54,9 @@ local schema_verbs = {
 
 local function sorted(set)
   local list = {}
+  if next(set) == nil then
+    return list
+  end
   for key in pairs(set) do
     list[#list + 1] = key
   end
@@ -97,25 +101,33 @@ local function from_tag(st, lexed)
   st.changes_schema = schema_verbs[st.verb] or false
 end
 
-local function line_finder(st)
-  local text, line, at = st.text, st.line, 0
-  return function(location)
-    if location < at then
-      line, at = st.line, 0
-    end
-    local next_break = text:find("\n", at + 1, true)
-    while next_break and next_break <= location do
-      line, at = line + 1, next_break
-      next_break = text:find("\n", at + 1, true)
-    end
-    return line
+-- Locations are mostly asked for in their order: it counts on from the last one.
+local function line_at(source, location)
+  local text, line, at = source.text, source.line, source.at
+  if location < at then
+    line, at = source.first_line, 0
+  end
+  local next_break = text:find("\n", at + 1, true)
+  while next_break and next_break <= location do
+    line, at = line + 1, next_break
+    next_break = text:find("\n", at + 1, true)
+  end
+  source.line, source.at = line, at
+  return line
+end
+
+local function add_all(schemas, list)
+  for _, schema in ipairs(list) do
+    schemas[schema] = true
   end
 end
 
 --- Fills a statement from its tree, except what depends on the statements around it.
 local function from_tree(st, kind, node)
   local marks = { schemas = {}, path = {} }
-  local source = { text = st.text, line_at = line_finder(st), handlers = handlers }
+  local source = {
+    text = st.text, line_at = line_at, handlers = handlers, first_line = st.line, line = st.line, at = 0,
+  }
   local handler = handlers[kind]
   if handler then
     handler(source, st, node, marks)
@@ -123,12 +135,7 @@ local function from_tree(st, kind, node)
     st.verb = "other"
   end
   local named = tree.gather(kind, node, st.text, marks, not marks.idle)
-  local relations, schemas = {}, named.schemas
-  for _, found in ipairs(named.relations) do
-    if found.access ~= "none" then
-      relations[#relations + 1] = { schema = found.schema, name = found.name, access = found.access }
-    end
-  end
+  local relations, schemas = named.relations, marks.schemas
   -- objects of DROP and COMMENT have no RangeVar
   if marks.dropped or marks.relation then
     local family = names.family(st.kind)
@@ -139,14 +146,9 @@ local function from_tree(st, kind, node)
       end
     end
   end
-  for schema in pairs(marks.schemas) do
-    schemas[schema] = true
-  end
-  local in_function = st.function_ and st.function_.search_path or {}
-  for _, path in ipairs({ marks.path, in_function }) do
-    for _, schema in ipairs(path) do
-      schemas[schema] = true
-    end
+  add_all(schemas, marks.path)
+  if st.function_ and st.function_.search_path then
+    add_all(schemas, st.function_.search_path)
   end
   for _, object in ipairs(st.objects or {}) do
     if object.schema then

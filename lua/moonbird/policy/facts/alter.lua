@@ -52,7 +52,7 @@ function full.AT_AlterColumnType(source, cmd, out)
   local def = cmd.def.ColumnDef
   local action = {
     kind = "alter_type", column = cmd.name, type = names.type(def.typeName),
-    line = def.location and source.line_at(def.location),
+    line = def.location and source:line_at(def.location),
   }
   if def.collClause then
     action.collate = select(2, names.qualified(def.collClause.collname))
@@ -77,7 +77,7 @@ function full.AT_ColumnDefault(source, cmd, out)
     action.default = expression.default(cmd.def)
     action.default.text = expression.text(source.text, cmd.def)
     local start = expression.start(cmd.def)
-    action.line = start and source.line_at(start)
+    action.line = start and source:line_at(start)
   end
   out[#out + 1] = action
   return action
@@ -202,7 +202,7 @@ function M.locate(source, actions, at)
     if not action.line and type(name) == "string" then
       local found, behind = lower:find("%f[%w_]" .. name:lower():gsub("%W", "%%%0") .. "%f[^%w_]", first + 1)
       if found then
-        action.line, first = source.line_at(found - 1), behind
+        action.line, first = source:line_at(found - 1), behind
       end
     end
   end

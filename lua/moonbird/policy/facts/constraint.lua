@@ -14,7 +14,7 @@ local on_delete = { c = "cascade", n = "set null", d = "set default", r = "restr
 
 local function at_location(source, node)
   local location = node.location
-  return location and location >= 0 and source.line_at(location) or nil
+  return location and location >= 0 and source:line_at(location) or nil
 end
 
 --- A Constraint node as the `constraint` of an action; nil for what is none (NULL, DEFERRABLE, …).

@@ -189,13 +189,13 @@ local function drop(context, st, at, found)
     local back = replaceable[st.kind] and comes_back(context, at, st.kind, object)
     local replaced = back and replaceable[back.kind]
     if read_kinds[st.kind] and not (entry and entry.sure) and not replaced then
-      found.breaking(("drops %s %s"):format(words(st.kind), shown(object)))
+      found:breaking(("drops %s %s"):format(words(st.kind), shown(object)))
     end
     if not (entry and entry.sure) then
       if st.kind == "table" or st.kind == "schema" or st.kind == "database" or st.kind == "owned" then
-        found.destroys(("drops %s %s"):format(words(st.kind), shown(object)))
+        found:destroys(("drops %s %s"):format(words(st.kind), shown(object)))
       elseif st.cascade and (names.family(st.kind) == "type" or st.kind == "extension") then
-        found.destroys(("drops %s %s and, by CASCADE, the columns that use it"):format(words(st.kind), shown(object)))
+        found:destroys(("drops %s %s and, by CASCADE, the columns that use it"):format(words(st.kind), shown(object)))
       end
     end
   end
@@ -219,11 +219,11 @@ local function rename(context, st, at, found)
   if action.kind == "rename_column" then
     local new_column = find(context, "column", { name = action.column, relation = st.relation })
     if not (new_column and new_column.sure) and not shimmed(context, st, at, action.column) then
-      found.breaking(("renames %s %s.%s to %s"):format(words(st.kind), shown(st.relation), action.column, action.to))
+      found:breaking(("renames %s %s.%s to %s"):format(words(st.kind), shown(st.relation), action.column, action.to))
     end
   elseif action.kind == "rename" and read_kinds[st.kind] then
     if not shimmed(context, st, at) then
-      found.breaking(("renames %s %s to %s"):format(words(st.kind), shown(st), action.to))
+      found:breaking(("renames %s %s to %s"):format(words(st.kind), shown(st), action.to))
     end
   end
 end
@@ -247,21 +247,21 @@ function actions.drop_column(st, action, found, new_column, sure)
     if st.kind == "type" then
       what = ("drops attribute %s.%s"):format(shown(st), action.column)
     end
-    found.breaking(what)
-    found.destroys(what)
+    found:breaking(what)
+    found:destroys(what)
   end
 end
 
 function actions.add_column(st, action, found, _, sure)
   if action.not_null and not action.default and not action.identity and not action.generated
     and not action.serial and not sure then
-    found.breaking(("adds column %s.%s as NOT NULL without a default"):format(shown(st), action.column))
+    found:breaking(("adds column %s.%s as NOT NULL without a default"):format(shown(st), action.column))
   end
   local default = action.default
   local why = default and default.volatile and "a volatile default" or action.identity and "an identity"
     or action.serial and "a serial" or action.generated == "stored" and "a stored generated column"
   if why then
-    found.heavy(("rewrites %s for %s (%s)"):format(shown(st), why, action.column))
+    found:heavy(("rewrites %s for %s (%s)"):format(shown(st), why, action.column))
   end
 end
 
@@ -270,16 +270,16 @@ function actions.alter_type(st, action, found, new_column, sure)
   local to = action.type and action.type.text or "?"
   if not free_type(action) then
     if st.kind ~= "type" then
-      found.heavy(("changes the type of %s.%s to %s, which rewrites the table unless the old type is stored alike")
+      found:heavy(("changes the type of %s.%s to %s, which rewrites the table unless the old type is stored alike")
         :format(shown(st), action.column, to))
     end
     if not sure then
-      found.breaking(("changes the type of %s.%s to %s"):format(shown(st), action.column, to))
+      found:breaking(("changes the type of %s.%s to %s"):format(shown(st), action.column, to))
     end
   end
   local holds = action.type and not action.type.array and #action.type.args == 0 and wide[action.type.name]
   if not sure and (not holds or (action.using and not action.using_cast)) then
-    found.destroys(("changes the type of %s.%s to %s, which may not hold every old value")
+    found:destroys(("changes the type of %s.%s to %s, which may not hold every old value")
       :format(shown(st), action.column, to))
   end
 end
@@ -287,32 +287,32 @@ end
 function actions.set_not_null(st, action, found, new_column, sure)
   -- an older release does not fill a column that it does not know
   if not sure and not (new_column and new_column.filled) then
-    found.breaking(("sets NOT NULL on %s"):format(action.column and shown(st) .. "." .. action.column or shown(st)))
+    found:breaking(("sets NOT NULL on %s"):format(action.column and shown(st) .. "." .. action.column or shown(st)))
   end
 end
 
 function actions.drop_default(st, action, found, new_column, sure)
   -- Django adds a column so: the default fills the rows there are, and goes again. An older release's INSERT fails.
   if not sure and new_column and new_column.not_null and new_column.filled then
-    found.breaking(("leaves the new column %s.%s NOT NULL without a default"):format(shown(st), action.column))
+    found:breaking(("leaves the new column %s.%s NOT NULL without a default"):format(shown(st), action.column))
   end
 end
 
 function actions.drop_identity(st, action, found, _, sure)
   if not sure then
-    found.breaking(("drops the identity of %s.%s"):format(shown(st), action.column))
+    found:breaking(("drops the identity of %s.%s"):format(shown(st), action.column))
   end
 end
 
 function actions.set_schema(st, action, found, _, sure)
   if not sure and read_kinds[st.kind] then
-    found.breaking(("moves %s %s to schema %s"):format(words(st.kind), shown(st), action.to))
+    found:breaking(("moves %s %s to schema %s"):format(words(st.kind), shown(st), action.to))
   end
 end
 
 function actions.rename_value(st, action, found, _, sure)
   if not sure then
-    found.breaking(("renames value '%s' of %s"):format(action.value, shown(st)))
+    found:breaking(("renames value '%s' of %s"):format(action.value, shown(st)))
   end
 end
 
@@ -334,65 +334,74 @@ function actions.add_constraint(st, action, found)
   local what = made.name or kind and words(kind) or "a constraint"
   if kind == "unique" or kind == "primary_key" or kind == "exclusion" then
     if not made.using_index then
-      found.heavy(("builds an index on %s for %s"):format(shown(st), what))
+      found:heavy(("builds an index on %s for %s"):format(shown(st), what))
     end
   elseif kind == "check" and not made.not_valid then
-    found.heavy(("checks every row of %s for %s"):format(shown(st), what))
+    found:heavy(("checks every row of %s for %s"):format(shown(st), what))
   elseif kind == "foreign_key" and not made.not_valid and not on_empty_column(st, action) then
-    found.heavy(("checks every row of %s for %s"):format(shown(st), what))
+    found:heavy(("checks every row of %s for %s"):format(shown(st), what))
   end
 end
 
 function actions.validate_constraint(st, action, found)
-  found.heavy(("validates %s on every row of %s"):format(action.name or "a constraint", shown(st)))
+  found:heavy(("validates %s on every row of %s"):format(action.name or "a constraint", shown(st)))
 end
 
 function actions.set_tablespace(st, action, found)
-  found.heavy(("moves %s to tablespace %s"):format(st.name and shown(st) or "everything", action.to or "?"))
+  found:heavy(("moves %s to tablespace %s"):format(st.name and shown(st) or "everything", action.to or "?"))
 end
 
 function actions.set_logged(st, _, found)
-  found.heavy(("rewrites %s to make it logged"):format(shown(st)))
+  found:heavy(("rewrites %s to make it logged"):format(shown(st)))
 end
 
 function actions.set_unlogged(st, _, found)
-  found.heavy(("rewrites %s to make it unlogged"):format(shown(st)))
+  found:heavy(("rewrites %s to make it unlogged"):format(shown(st)))
 end
 
 function actions.set_access_method(st, action, found)
-  found.heavy(("rewrites %s for access method %s"):format(shown(st), action.to or "?"))
+  found:heavy(("rewrites %s for access method %s"):format(shown(st), action.to or "?"))
 end
 
---- Collects reasons; the statement shows all, each action its own.
-local function collector(st, action)
-  local found = {}
-  local function add(field)
-    return function(why)
-      if action then
-        action[field] = action[field] or why
-      end
-      if st[field] ~= why then
-        st[field] = st[field] and st[field] .. "; " .. why or why
-      end
-    end
+--- Collects the reasons of a statement, which shows all, and of the action that is looked at, if one is.
+local reasons = {}
+reasons.__index = reasons
+
+local function add(found, field, why)
+  local st, action = found.st, found.action
+  if action then
+    action[field] = action[field] or why
   end
-  found.breaking, found.destroys, found.heavy = add("breaking"), add("destroys"), add("heavy")
-  return found
+  if st[field] ~= why then
+    st[field] = st[field] and st[field] .. "; " .. why or why
+  end
 end
 
-local function alter(context, st, at, new, sure)
+function reasons.breaking(found, why)
+  add(found, "breaking", why)
+end
+
+function reasons.destroys(found, why)
+  add(found, "destroys", why)
+end
+
+function reasons.heavy(found, why)
+  if not found.new then -- nothing is heavy on what nobody has
+    add(found, "heavy", why)
+  end
+end
+
+local function alter(context, st, at, found, sure)
   for _, action in ipairs(st.actions or {}) do
-    local found = collector(st, action)
     local judge = actions[action.kind]
-    if new then
-      found.heavy = function() end
-    end
+    found.action = action
     if judge and not (action.kind == "set_schema" and shimmed(context, st, at)) then
       local column = action.column and st.relation
         and find(context, "column", { name = action.column, relation = st.relation })
       judge(st, action, found, column and column.sure and column or nil, sure)
     end
   end
+  found.action = nil
 end
 
 local function writes(context, st, found)
@@ -401,10 +410,10 @@ local function writes(context, st, found)
     write.new = new
     if not sure then
       if write.verb == "truncate" then
-        found.breaking(("empties table %s"):format(shown(write)))
-        found.destroys(("empties table %s"):format(shown(write)))
+        found:breaking(("empties table %s"):format(shown(write)))
+        found:destroys(("empties table %s"):format(shown(write)))
       elseif write.verb == "delete" or write.verb == "merge" and write.deletes then
-        found.destroys(("deletes rows of %s"):format(shown(write)))
+        found:destroys(("deletes rows of %s"):format(shown(write)))
       end
     end
   end
@@ -415,16 +424,16 @@ local function heavy(st, found)
   if st.verb == "create" and st.kind == "index" then
     -- ON ONLY a partitioned table makes an empty, invalid index
     if not st.only then
-      found.heavy(("builds an index on %s%s"):format(on, st.concurrently and " concurrently" or ""))
+      found:heavy(("builds an index on %s%s"):format(on, st.concurrently and " concurrently" or ""))
     end
   elseif st.verb == "vacuum" and st.full then
-    found.heavy(st.name and ("rewrites %s (VACUUM FULL)"):format(on) or "rewrites every table (VACUUM FULL)")
+    found:heavy(st.name and ("rewrites %s (VACUUM FULL)"):format(on) or "rewrites every table (VACUUM FULL)")
   elseif st.verb == "cluster" then
-    found.heavy(st.name and ("rewrites %s (CLUSTER)"):format(on) or "rewrites every clustered table (CLUSTER)")
+    found:heavy(st.name and ("rewrites %s (CLUSTER)"):format(on) or "rewrites every clustered table (CLUSTER)")
   elseif st.verb == "reindex" then
-    found.heavy(("rebuilds the indexes of %s %s"):format(st.kind or "", st.name and shown(st) or ""))
+    found:heavy(("rebuilds the indexes of %s %s"):format(st.kind or "", st.name and shown(st) or ""))
   elseif st.verb == "refresh" and not st.with_no_data then
-    found.heavy(("runs the query of materialized view %s again"):format(shown(st)))
+    found:heavy(("runs the query of materialized view %s again"):format(shown(st)))
   end
 end
 
@@ -448,7 +457,7 @@ function M.statement(context, st, at)
   local new = entry ~= nil or creates
   local sure = entry ~= nil and entry.sure or false
   st.new = new
-  local found = collector(st)
+  local found = setmetatable({ st = st, new = new, action = nil }, reasons)
   if st.verb == "drop" then
     drop(context, st, at, found)
   elseif st.verb == "rename" then
@@ -456,7 +465,7 @@ function M.statement(context, st, at)
       rename(context, st, at, found)
     end
   elseif st.verb == "alter" then
-    alter(context, st, at, new, sure)
+    alter(context, st, at, found, sure)
   end
   writes(context, st, found)
   if not new then

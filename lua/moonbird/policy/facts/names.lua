@@ -60,8 +60,16 @@ end
 ---@return string? schema
 ---@return string? name
 function M.qualified(list)
-  local parts = M.strings(list)
-  return parts[#parts - 1], parts[#parts]
+  local name
+  for i = list and #list or 0, 1, -1 do
+    local node = list[i]
+    local word = node.String and (node.String.sval or "") or node.A_Star and "*"
+    if word and name then
+      return word, name
+    end
+    name = word or name
+  end
+  return nil, name
 end
 
 --- A RangeVar as { schema, name }.

@@ -47,9 +47,18 @@ local leaf = {
 local skipped = {
   withClause = true, funcname = true, fields = true, collname = true, lockingClause = true,
   schemaElts = true, fk_attrs = true, pk_attrs = true, keys = true, grantees = true, privileges = true, opclass = true,
+  -- hold no node in the first place; the ones that are met most
+  location = true, typemod = true, colname = true, is_local = true, contype = true, kind = true, conname = true,
+  behavior = true, subtype = true, inh = true, relpersistence = true, defname = true, defaction = true,
 }
 
-local visit, visit_value
+-- Nodes with none of the fields by which visit() knows what a node names.
+local plain = {
+  List = true, ColumnDef = true, Constraint = true, AlterTableCmd = true, DefElem = true, ResTarget = true,
+  A_Expr = true, BoolExpr = true, NullTest = true, JoinExpr = true, SortBy = true, SubLink = true, IndexElem = true,
+}
+
+local visit, visit_fields, visit_value
 
 local function add_schema(named, schema)
   -- the grammar itself puts pg_catalog in front of names
@@ -62,9 +71,12 @@ local function add_relation(named, range, access)
   local found = names.range(range)
   local key = (found.schema or "") .. "\0" .. found.name .. "\0" .. access
   add_schema(named, found.schema)
-  if not named.seen[key] then
-    named.seen[key] = true
-    found.access, found.at = access, range.location or 0
+  local at, known = range.location or 0, named.seen[key]
+  if known then
+    known.at = math.min(known.at, at) -- nodes are visited in no order
+  elseif access ~= "none" then
+    found.access, found.at = access, at
+    named.seen[key] = found
     named.relations[#named.relations + 1] = found
   end
 end
@@ -137,11 +149,7 @@ local function visit_query(named, node, scope, executed)
       scope[item.CommonTableExpr.ctename] = true
     end
   end
-  for key, value in next, node do
-    if type(value) == "table" and not skipped[key] then
-      visit_value(named, value, scope, executed)
-    end
-  end
+  visit_fields(named, node, scope, executed)
 end
 
 local function visit_write(named, kind, node, scope, executed)
@@ -206,24 +214,45 @@ local function visit_cast(named, node)
   end
 end
 
+local function visit_wrapped(named, kind, node, scope, executed)
+  if verbs[kind] then
+    visit_write(named, kind, node, scope, executed)
+  elseif plain[kind] then
+    visit_fields(named, node, scope, executed)
+  elseif not leaf[kind] then
+    visit(named, node, scope, executed)
+  end
+end
+
 --- Visits a value of a field or list: a node in its wrapper, a node, or a list.
 function visit_value(named, value, scope, executed)
   local key, inner = next(value)
-  if type(key) == "number" then
+  if key == 1 then
     for i = 1, #value do
       local item = value[i]
-      if not leaf[next(item)] then -- long lists of constants are common
-        visit_value(named, item, scope, executed)
+      key, inner = next(item)
+      if key and not leaf[key] then -- long lists of constants are common
+        if wraps[key] then
+          visit_wrapped(named, key, inner, scope, executed)
+        else
+          visit_value(named, item, scope, executed)
+        end
       end
     end
   elseif key and wraps[key] then
-    if verbs[key] then
-      visit_write(named, key, inner, scope, executed)
-    elseif not leaf[key] then
-      visit(named, inner, scope, executed)
-    end
+    visit_wrapped(named, key, inner, scope, executed)
   elseif key then
     visit(named, value, scope, executed)
+  end
+end
+
+--- Visits what the fields of a node hold.
+function visit_fields(named, node, scope, executed)
+  for key, value in next, node do
+    if not skipped[key] and type(value) == "table" then
+      local runs = executed and key ~= "sql_body" and not (named.rule and key == "actions")
+      visit_value(named, value, scope, runs)
+    end
   end
 end
 
@@ -244,45 +273,44 @@ function visit(named, node, scope, executed)
   end
   if node.withClause then
     visit_query(named, node, scope, executed)
-    return
+  else
+    visit_fields(named, node, scope, executed)
   end
-  for key, value in next, node do
-    if type(value) == "table" and not skipped[key] then
-      local runs = executed and key ~= "sql_body" and not (named.rule and key == "actions")
-      visit_value(named, value, scope, runs)
-    end
+end
+
+-- pairs() has no order of its own
+local function by_place(a, b)
+  if a.at ~= b.at then
+    return a.at < b.at
   end
+  return (a.schema or "") .. "." .. (a.name or "") < (b.schema or "") .. "." .. (b.name or "")
+end
+
+local function in_order(list)
+  if list[2] then
+    table.sort(list, by_place)
+  end
+  for _, item in ipairs(list) do
+    item.at = nil
+  end
+  return list
 end
 
 --- Gathers what a statement names.
 ---@param kind string
 ---@param node table
 ---@param text string
----@param marks table<table, string> access of RangeVars that are more than read
+---@param marks table<table, string> access of RangeVars that are more than read; `schemas`, to which others are added
 ---@param executed boolean whether the statements inside run
 ---@return moonbird.policy.facts.named
 function M.gather(kind, node, text, marks, executed)
   local named = {
-    relations = {}, schemas = {}, writes = {}, functions = {}, marks = marks, seen = {}, text = text,
+    relations = {}, schemas = marks.schemas, writes = {}, functions = {}, marks = marks, seen = {}, text = text,
     rule = kind == "RuleStmt", root = node,
   }
-  if verbs[kind] then
-    visit_write(named, kind, node, {}, executed)
-  else
-    visit(named, node, {}, executed)
-  end
-  -- pairs() has no order of its own
-  local function by_place(a, b)
-    if a.at ~= b.at then
-      return a.at < b.at
-    end
-    return (a.schema or "") .. "." .. (a.name or "") < (b.schema or "") .. "." .. (b.name or "")
-  end
-  table.sort(named.relations, by_place)
-  table.sort(named.writes, by_place)
-  for _, write in ipairs(named.writes) do
-    write.at = nil
-  end
+  visit_wrapped(named, kind, node, {}, executed)
+  in_order(named.writes)
+  in_order(named.relations)
   return named
 end
 
