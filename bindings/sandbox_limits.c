@@ -9,6 +9,7 @@
 
 #include "bindings/sandbox_run.h"
 #include "bindings/task.h"
+#include "engine/base/block.h"
 
 #define MAX_LEVELS 200 /* frames looked at for a position: lua_getstack() is linear in the level   \
                         */
@@ -18,19 +19,29 @@ static const char killed_address; /* raised when a limit was passed; no script e
 
 /* Allocator ------------------------------------------------------------------------------------ */
 
+/* AddressSanitizer sees what malloc gave out, and so a use of what was freed. */
+#ifdef __SANITIZE_ADDRESS__
+#define give(ptr, old) free(ptr)
+#define resize(ptr, old, wanted) realloc(ptr, wanted)
+#else
+#define give(ptr, old) mb_block_give(ptr, old)
+#define resize(ptr, old, wanted)                                                                    \
+    ((ptr) ? mb_block_resize(ptr, old, wanted) : mb_block_get(wanted))
+#endif
+
 void *mbl_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 {
     mbl_alloc_state *state = ud;
     size_t old = ptr ? osize : 0; /* without a block, osize is a type tag */
     if (nsize == 0) {
-        free(ptr);
+        give(ptr, old);
         state->used -= old;
         return NULL;
     }
     void *block = NULL;
     size_t room = state->limit > state->used ? state->limit - state->used : 0;
     if (nsize <= old || state->limit == 0 || nsize - old <= room) {
-        block = realloc(ptr, nsize);
+        block = resize(ptr, old, nsize);
         if (!block && nsize <= old)
             block = ptr; /* Lua relies on shrinking to succeed; the old block will do */
     }
