@@ -286,24 +286,20 @@ static int worked_k(lua_State *L, int status, lua_KContext ctx)
     return 1;
 }
 
-/* conn:batch({ {sql, param, ...; n = count, prepared = name}, ... } [, discard]) -> array of results (true with
- * `discard`), or nil, err (err.index tells which statement failed). One implicit transaction, one round trip.
- * `prepared` names a statement that this connection keeps prepared from its first use on. */
-static int l_conn_batch(lua_State *L)
+/* Queues the items of the array at 2 and sends them; false with nil and an error pushed. */
+static bool send_batch(lua_State *L, mb_conn *conn)
 {
     enum { ITEMS = 2, PARAMS = 3, ITEM = 4 };
-    mb_conn *conn = check_wait(L);
     luaL_checktype(L, ITEMS, LUA_TTABLE);
-    bool discard = lua_toboolean(L, 3);
     lua_settop(L, ITEMS);
     int count = (int)lua_rawlen(L, ITEMS);
     lua_createtable(L, count, 0);
     /* First everything that may raise, before anything is queued. */
     for (int i = 1; i <= count; i++) {
         if (lua_rawgeti(L, ITEMS, i) != LUA_TTABLE)
-            return luaL_argerror(L, 2, "each item is a table");
+            luaL_argerror(L, 2, "each item is a table");
         if (lua_rawgeti(L, ITEM, 1) != LUA_TSTRING)
-            return luaL_argerror(L, 2, "each item starts with its SQL");
+            luaL_argerror(L, 2, "each item starts with its SQL");
         if (lua_getfield(L, ITEM, "prepared") != LUA_TNIL)
             luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 2, "prepared is a name");
         lua_pop(L, 1);
@@ -313,9 +309,8 @@ static int l_conn_batch(lua_State *L)
         lua_settop(L, PARAMS);
     }
     mb_error err = MB_ERROR_INIT;
-    if (!mb_conn_batch_begin(conn, &err))
-        return mbl_fail(L, &err);
-    for (int i = 1; i <= count; i++) {
+    bool sent = mb_conn_batch_begin(conn, &err);
+    for (int i = 1; sent && i <= count; i++) {
         lua_rawgeti(L, ITEMS, i);
         lua_rawgeti(L, ITEM, 1);
         lua_rawgeti(L, PARAMS, i);
@@ -323,16 +318,42 @@ static int l_conn_batch(lua_State *L)
         const char *sql = lua_tostring(L, -2);
         lua_getfield(L, ITEM, "prepared");
         const char *name = lua_tostring(L, -1);
-        bool added = name ? mb_conn_batch_add_prepared(conn, name, sql, params->items,
-                                                       params->count, &err)
-                          : mb_conn_batch_add(conn, sql, params->items, params->count, &err);
-        if (!added)
-            return mbl_fail(L, &err);
+        sent = name ? mb_conn_batch_add_prepared(conn, name, sql, params->items, params->count, &err)
+                    : mb_conn_batch_add(conn, sql, params->items, params->count, &err);
         lua_settop(L, PARAMS);
     }
-    if (!mb_conn_batch_send(conn, &err))
-        return mbl_fail(L, &err);
+    sent = sent && mb_conn_batch_send(conn, &err);
+    if (!sent)
+        mbl_fail(L, &err);
+    return sent;
+}
+
+/* conn:batch({ {sql, param, ...; n = count, prepared = name}, ... } [, discard]) -> array of results (true with
+ * `discard`), or nil, err (err.index tells which statement failed). One implicit transaction, one round trip.
+ * `prepared` names a statement that this connection keeps prepared from its first use on. */
+static int l_conn_batch(lua_State *L)
+{
+    mb_conn *conn = check_wait(L);
+    bool discard = lua_toboolean(L, 3);
+    if (!send_batch(L, conn))
+        return 2;
     return mbl_await(L, mb_conn_wait(conn), discard ? worked_k : results_k, (lua_KContext)conn);
+}
+
+/* conn:send_batch(items) -> true, or nil, err: the same without waiting; receive_batch() takes its answer. */
+static int l_conn_send_batch(lua_State *L)
+{
+    if (!send_batch(L, check(L)))
+        return 2;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* conn:receive_batch() -> as batch() */
+static int l_conn_receive_batch(lua_State *L)
+{
+    mb_conn *conn = check_wait(L);
+    return mbl_await(L, mb_conn_wait(conn), results_k, (lua_KContext)conn);
 }
 
 /* conn:forget_prepared(): the server has dropped what was prepared. */
@@ -503,6 +524,8 @@ int luaopen_moonbird_native_conn(lua_State *L)
                                        {"receive", l_conn_receive},
                                        {"simple", l_conn_simple},
                                        {"batch", l_conn_batch},
+                                       {"send_batch", l_conn_send_batch},
+                                       {"receive_batch", l_conn_receive_batch},
                                        {"forget_prepared", l_conn_forget_prepared},
                                        {"copy_put", l_conn_copy_put},
                                        {"copy_end", l_conn_copy_end},

@@ -7,6 +7,7 @@
 
 #include <lua.h>
 
+int luaopen_moonbird_native_array(lua_State *L);
 int luaopen_moonbird_native_conn(lua_State *L);
 int luaopen_moonbird_native_error(lua_State *L);
 int luaopen_moonbird_native_fingerprint(lua_State *L);

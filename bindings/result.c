@@ -19,11 +19,16 @@ typedef struct result_box {
     mb_result *result;
 } result_box;
 
+static result_box *check_at(lua_State *L, int index)
+{
+    result_box *box = luaL_checkudata(L, index, RESULT);
+    luaL_argcheck(L, box->result, index, "the result is closed");
+    return box;
+}
+
 static result_box *check(lua_State *L)
 {
-    result_box *box = luaL_checkudata(L, 1, RESULT);
-    luaL_argcheck(L, box->result, 1, "the result is closed");
-    return box;
+    return check_at(L, 1);
 }
 
 void *mbl_result_new(lua_State *L)
@@ -218,6 +223,27 @@ static int l_result_value(lua_State *L)
     return 1;
 }
 
+const char *mbl_result_cell(lua_State *L, int index, size_t *len)
+{
+    const mb_result *result = check_at(L, index)->result;
+    lua_Integer row = luaL_checkinteger(L, index + 1);
+    lua_Integer column = luaL_checkinteger(L, index + 2);
+    luaL_argcheck(L, row >= 1 && row <= mb_result_rows(result), index + 1, "no such row");
+    luaL_argcheck(L, column >= 1 && column <= mb_result_columns(result), index + 2, "no such column");
+    return mb_result_value(result, (int)row - 1, (int)column - 1, len);
+}
+
+/* result:text(i, column) -> a value as the server wrote it, nil for NULL */
+static int l_result_text(lua_State *L)
+{
+    size_t len;
+    const char *text = mbl_result_cell(L, 1, &len);
+    if (!text)
+        return 0;
+    lua_pushlstring(L, text, len);
+    return 1;
+}
+
 /* result:tag() -> command tag, e.g. "INSERT 0 3" */
 static int l_result_tag(lua_State *L)
 {
@@ -254,7 +280,8 @@ void mbl_result_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"count", l_result_count}, {"columns", l_result_columns},   {"row", l_result_row},
-        {"rows", l_result_rows},   {"value", l_result_value},       {"tag", l_result_tag},
+        {"rows", l_result_rows},   {"value", l_result_value},       {"text", l_result_text},
+        {"tag", l_result_tag},
         {"close", l_result_close}, {"affected", l_result_affected},
         {"memory", l_result_memory}, {NULL, NULL}};
     if (luaL_newmetatable(L, RESULT)) {

@@ -95,6 +95,7 @@ static int l_failpoint(lua_State *L);
 static void add_natives(lua_State *L)
 {
     static const luaL_Reg natives[] = {
+        {"moonbird.native.array", luaopen_moonbird_native_array},
         {"moonbird.native.conn", luaopen_moonbird_native_conn},
         {"moonbird.native.embedded", luaopen_embedded},
         {"moonbird.native.error", luaopen_moonbird_native_error},

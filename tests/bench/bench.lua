@@ -15,16 +15,18 @@ local MOONBIRD = assert(fs.realpath("/proc/self/exe")):gsub("[^/]*$", "moonbird"
 local DBMATE = assert(sys.getenv("MOONBIRD_BENCH_DBMATE"), "run tests/bench/run")
 local ROWS = 1000000
 
-local rounds, only = 9, nil
+local rounds, only, backfill_rows = 9, nil, ROWS
 do
   local i = 1
   while arg[i] do
     if arg[i] == "--rounds" and tonumber(arg[i + 1]) then
       rounds = math.tointeger(tonumber(arg[i + 1]))
+    elseif arg[i] == "--rows" and math.tointeger(tonumber(arg[i + 1])) then
+      backfill_rows = math.tointeger(tonumber(arg[i + 1]))
     elseif arg[i] == "--only" and arg[i + 1] then
       only = "," .. arg[i + 1] .. ","
     else
-      io.stderr:write("usage: tests/bench/run [--rounds N] [--only up,idle,stream,check,tenants]\n")
+      io.stderr:write("usage: tests/bench/run [--rounds N] [--rows N] [--only up,idle,stream,check,tenants,backfill]\n")
       os.exit(2)
     end
     i = i + 2
@@ -304,6 +306,14 @@ local function case_stream()
     " MiB")
 end
 
+local function run_case(case)
+  case.run {
+    dir = dir, rounds = rounds, rows = backfill_rows, server = server, moonbird = MOONBIRD, dbmate = DBMATE,
+    note = note, sql = sql, query = query, fresh = fresh, url = url, exec_in = exec_in,
+    timed = timed, compare = compare, row = row, row_at_least = row_at_least, row_aside = row_aside, ms = ms,
+  }
+end
+
 local function all()
   dir = assert(fs.tempdir((sys.getenv("TMPDIR") or "/var/tmp") .. "/moonbird-bench-"))
   fs.chmod(dir, 493) -- 0755: as root the server runs as somebody else
@@ -318,13 +328,11 @@ local function all()
         case[2]()
       end
     end
-    for _, case in ipairs(table.move(dofile "tests/bench/tenants.lua", 1, 99, 2, dofile "tests/bench/check.lua")) do
-      if wanted(case.name) or (case.name ~= "check" and wanted "tenants") then
-        case.run {
-          dir = dir, rounds = rounds, server = server, moonbird = MOONBIRD, dbmate = DBMATE,
-          note = note, sql = sql, query = query, fresh = fresh, url = url, exec_in = exec_in,
-          timed = timed, compare = compare, row = row, row_at_least = row_at_least, row_aside = row_aside, ms = ms,
-        }
+    for _, file in ipairs { "check", "tenants", "backfill" } do
+      for _, case in ipairs(dofile(("tests/bench/%s.lua"):format(file))) do
+        if wanted(case.name) or wanted(file) then
+          run_case(case)
+        end
       end
     end
   end)

@@ -200,6 +200,47 @@ drop domain percent;
       assert.are.equal(300, db:value "select count(*) from users where email = upper(login)")
     end))
 
+    -- Batches that are written in several parts.
+    local LARGE = "options = { min = 3000, max = 3000 }"
+
+    it("writes a large batch in parts, whatever columns each row names", async(function()
+      write { ["001_users.sql"] = base(7000), ["002_rows.lua"] = backfill([[table = "users", columns = { "login" },
+        transform = function(row)
+          if row.id > 6000 and row.id % 2 == 0 then return nil end
+          if row.id > 2000 and row.id % 7 == 0 then return { hits = 1, email = row.login:lower() } end
+          return { hits = 1 }
+        end, ]] .. LARGE) }
+      moonbird { "up" }
+      assert.are.equal(0, db:value [[select count(*) from users where
+        case when id > 6000 and id % 2 = 0 then email is null and hits = 0
+        when id > 2000 and id % 7 = 0 then email = lower(login) and hits = 1
+        else email is null and hits = 1 end is not true]])
+      assert.are.same({ 7000, 6500, 500, 3 }, { chunk_sum "rows_seen", chunk_sum "rows_changed",
+        chunk_sum "rows_skipped", chunk_sum "batches" })
+    end))
+
+    it("sees the error of a part that was being written while the transform went on", async(function()
+      write { ["001_users.sql"] = base(3000), ["002_rows.lua"] = backfill([[table = "users", columns = { "login" },
+        transform = function(row, db)
+          if row.id % 100 == 0 then
+            pcall(db.value, db, "select 1") -- fails, where the part before did: that is not the script's to swallow
+          end
+          return { hits = row.id == 700 and -1 or 1 }
+        end, ]] .. LARGE, [[up = "alter table users add constraint not_negative check (hits >= 0)",]]) }
+      local result = moonbird({ "up" }, 1)
+      has(result.stderr, "not_negative")
+      has(result.stderr, "the row with id = 700")
+      assert.are.equal(699, db:value "select sum(hits) from users")
+      assert.are.equal(699, chunk_sum "rows_changed")
+    end))
+
+    it("names the row whose value no text can hold", async(function()
+      write { ["001_users.sql"] = base(1000), ["002_rows.lua"] = backfill([[table = "users", columns = { "login" },
+        transform = function(row) return { email = row.id == 500 and "a\0b" or "x" } end, ]] .. LARGE) }
+      has(moonbird({ "up" }, 1).stderr, "the row with id = 500: text can't hold a NUL byte")
+      assert.are.equal(499, db:value "select count(*) from users where email = 'x'")
+    end))
+
     it("refuses what is no column", async(function()
       write { ["001_users.sql"] = base(3), ["002_rows.lua"] = backfill [[table = "users", columns = { "logn" },
         transform = function(row) return { email = "x" } end]] }

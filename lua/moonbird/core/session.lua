@@ -10,7 +10,7 @@ local error_ = require "moonbird.core.error"
 ---@field conn userdata
 ---@field on_notice function|nil called with each notice {severity, sqlstate, message, detail, hint}
 ---@field doomed moonbird.error|nil
----@field ahead table|nil a cursor whose next FETCH is under way
+---@field ahead table|nil what was sent and is not taken in yet: a cursor's next FETCH, or a batch
 local M = {}
 M.__index = M
 
@@ -74,12 +74,15 @@ local function finish(self, result, err)
   return result, err
 end
 
---- Ends what is half-read: a FETCH sent ahead, the rest of a COPY TO STDOUT.
+--- Ends what is half-read: what was sent ahead, the rest of a COPY TO STDOUT.
 local function settle(self)
-  local cursor = self.ahead
-  if cursor then
+  local ahead = self.ahead
+  if ahead and ahead.batch then
     self.ahead = nil
-    cursor.result, cursor.err = finish(self, self.conn:receive())
+    ahead.results, ahead.err = finish(self, self.conn:receive_batch())
+  elseif ahead then
+    self.ahead = nil
+    ahead.result, ahead.err = finish(self, self.conn:receive())
   end
   while self.conn:state() == "copy_out" do
     local chunk, err = self.conn:copy_get()
@@ -168,10 +171,29 @@ function M:send_ahead(sql, cursor)
   return ok, err
 end
 
---- Waits for the answer to what send_ahead() started.
----@param cursor table
-function M:receive(cursor)
-  if self.ahead == cursor then
+--- Starts a batch without waiting for it; the answer lands in pending.results or pending.err when the session is
+--- next used or `receive` is called.
+---@param items table[] as for batch()
+---@param pending table
+---@return true|nil
+---@return moonbird.error? err
+function M:batch_ahead(items, pending)
+  local ok, err = usable(self)
+  if not ok then
+    return nil, err
+  end
+  ok, err = finish(self, self.conn:send_batch(items))
+  if ok then
+    pending.batch = true
+    self.ahead = pending
+  end
+  return ok, err
+end
+
+--- Waits for the answer to what send_ahead() or batch_ahead() started.
+---@param ahead table
+function M:receive(ahead)
+  if self.ahead == ahead then
     settle(self)
   end
 end
@@ -205,7 +227,7 @@ function M:copy_get()
   return finish(self, self.conn:copy_get())
 end
 
---- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed". A FETCH sent ahead is taken in
+--- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed". What was sent ahead is taken in
 --- first, so that "busy" is said only of what somebody waits for.
 ---@return string
 function M:state()
@@ -215,7 +237,7 @@ function M:state()
   return self.conn:state()
 end
 
---- Ends what a script left half-read: a cursor's FETCH, the rest of a COPY TO STDOUT.
+--- Ends what is half-read: a cursor's FETCH or a batch sent ahead, the rest of a COPY TO STDOUT.
 function M:settle()
   if not self.doomed then
     settle(self)

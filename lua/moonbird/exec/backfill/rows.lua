@@ -1,18 +1,23 @@
 --- Row-based batches: the page's rows are read and locked, a Lua function sees them one by one, what it returns is
--- written back by one UPDATE joined with arrays of the keys and the new values.
+-- written back by UPDATEs joined with arrays of the keys and the new values (written.lua).
 --
 -- The rows stay locked (FOR NO KEY UPDATE) from the read to the commit, so that nobody's change in between is
--- overwritten with what was computed from the old row. Values travel as text and are cast to the column's type
--- without its length, so that the assignment still refuses what is too long, as any UPDATE does.
+-- overwritten with what was computed from the old row. The page is written in parts, all in its one transaction: the
+-- server changes the rows of one part while the function sees those of the next.
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
-local json = require "moonbird.core.json"
 local key_of = require "moonbird.exec.backfill.key"
-local literal = require "moonbird.core.literal"
 local sandbox = require "moonbird.core.sandbox"
 local sql = require "moonbird.core.sql"
+local written_of = require "moonbird.exec.backfill.written"
 
 local M = {}
+
+-- Rows of the first part of a page, and of the largest; bytes that end a part early.
+local PART_FIRST, PART_MOST, PART_BYTES = 250, 2000, 256 << 10
+
+-- Of the garbage collector, in percent: a page is garbage when it is written, and a small heap stays in the caches.
+local PAUSE = 150
 
 local COLUMNS = [[
   select a.attname as name, quote_ident(a.attname) as quoted, format_type(a.atttypid, -1) as type,
@@ -79,185 +84,104 @@ local function read_text(job, chunk)
     key_of.row(key, place.alias), key_of.bound(key, "$2"), def.where or "true", order)
 end
 
--- Values as text ------------------------------------------------------------------------------------------
-
-local function hex(bytes)
-  return "\\x" .. bytes:gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end)
-end
-
---- A value as the text the server reads for a column; nil for NULL.
-local function text_of(value, column)
-  local kind = type(value)
-  if value == json.null then
-    return nil
-  elseif kind == "string" then
-    return column.kind == "bytea" and hex(value) or value
-  elseif kind == "number" then
-    return math.type(value) == "integer" and ("%d"):format(value) or ("%.17g"):format(value)
-  elseif kind == "boolean" then
-    return value and "t" or "f"
-  elseif kind == "table" and column.kind == "json" then
-    return json.encode(value)
-  elseif kind == "table" and column.kind == "array" then
-    return literal.array(value)
-  end
-  error(error_.new("script", ("column \"%s\" can't hold a %s"):format(column.name, kind)), 0)
-end
-
-local function quoted(text)
-  if not text then
-    return "NULL"
-  elseif text:find('[\\"]') then
-    text = text:gsub('[\\"]', "\\%0")
-  end
-  return '"' .. text .. '"'
-end
-
 -- The transform -------------------------------------------------------------------------------------------
 
----@class moonbird.backfill.written
----@field count integer rows to write
----@field keys string[][] texts by key column, as array elements
----@field values table<string, table<integer, string>> column -> row -> array element
----@field order string[] columns in the order they came
+---@class moonbird.backfill.pass over a page's rows
+---@field job moonbird.backfill.job
+---@field session moonbird.session
+---@field chunk moonbird.backfill.chunk
+---@field result userdata the page as it was read
+---@field written moonbird.backfill.written the part that is being collected
+---@field most integer rows it may have
+---@field pending table|nil the part that the server is at
+---@field changed integer
+---@field taken integer rows to change
+---@field at integer|nil the row the function sees
+---@field failure moonbird.error|nil of a part that was sent
 
---- Checks a row that the transform returned and takes its values. Runs in the sandbox: nothing here may be
---- trusted to have no metamethods.
-local function take(job, written, row)
-  if type(row) ~= "table" then
-    error(error_.new("script", ("the transform must return a table or nil, not a %s"):format(type(row))), 0)
-  end
-  for name, value in next, row do
-    local list = written.values[name]
-    local column = job.columns[name]
-    if not list then
-      if not column then
-        error(error_.new("script", ("the transform returned \"%s\", which is no column of %s"):format(tostring(name),
-          job.place.name), { hint = type(name) == "string" and require("moonbird.util.nearest").hint(name, job.columns)
-          or nil }), 0)
-      elseif column.generated then
-        error(error_.new("script", ("column \"%s\" is generated and can't be written"):format(name)), 0)
-      end
-      list = {}
-      written.values[name] = list
-      written.order[#written.order + 1] = name
+--- Waits for the part that was sent.
+local function land(pass)
+  local pending = pass.pending
+  if pending then
+    pass.session:receive(pending)
+    if pending.err then
+      pass.failure = pending.err
+      error(pending.err, 0)
     end
-    list[written.count + 1] = quoted(text_of(value, column))
+    pass.pending = nil
+    pass.changed = pass.changed + pending.results[1]:affected()
   end
 end
 
---- Runs the transform over a page's rows.
----@return moonbird.backfill.written|nil
----@return moonbird.error? err names the row's key
-local function transform(job, result, handle)
-  local key, fn = job.place.key, job.def.transform
-  local written = { count = 0, keys = {}, values = {}, order = {} }
-  for i = 1, #key.columns do
-    written.keys[i] = {}
+local function send(pass)
+  local session, written = pass.session, pass.written
+  land(pass)
+  if session:state() ~= "in_txn" then
+    pass.failure = session.doomed or error_.new("transaction", "the transform left its transaction in a failed state",
+      { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
+    error(pass.failure, 0)
   end
-  local texts -- of the key of the row being worked on
-  local function each()
-    for i = 1, result:count() do
-      local row = result:row(i)
-      texts = {}
-      for k, name in ipairs(key.columns) do
-        texts[k] = text_of(row[name], job.columns[name] or { kind = "plain", name = name })
-      end
-      local new = fn(row, handle)
-      if new ~= nil then
-        take(job, written, new)
-        if next(new) ~= nil then
-          written.count = written.count + 1
-          for k, text in ipairs(texts) do
-            written.keys[k][written.count] = quoted(text)
-          end
-        end
+  failpoint("backfill.transformed")
+  local pending = {}
+  local ok, err = session:batch_ahead({ written:item(pass.chunk, pass.result) }, pending)
+  if not ok then
+    pass.failure = err
+    error(err, 0)
+  end
+  pass.pending = pending
+  pass.taken = pass.taken + written.count
+  pass.most = math.min(PART_MOST, pass.most * 2)
+  written:clear()
+end
+
+local function each(pass, handle)
+  local result, written, fn = pass.result, pass.written, pass.job.def.transform
+  for i = 1, result:count() do
+    pass.at = i
+    local new = fn(result:row(i), handle)
+    if new ~= nil then
+      written:take(new, result, i)
+      if written.count >= pass.most or (written.count % 16 == 0 and written:size() >= PART_BYTES) then
+        send(pass)
       end
     end
   end
+  pass.at = nil
+  if written.count > 0 then
+    send(pass)
+  end
+  land(pass)
+end
+
+local function name_row(pass, err)
+  local named = {}
+  for i, name in ipairs(pass.job.place.key.columns) do
+    named[i] = name .. " = " .. pass.result:text(pass.at, i)
+  end
+  err.message = ("the row with %s: %s"):format(table.concat(named, ", "), err.message)
+end
+
+local UNNAMED = { interrupted = true, timeout = true, connection_lost = true }
+
+--- Runs the transform over a page's rows and writes what it returns.
+---@return boolean|nil
+---@return moonbird.error? err of the transform: names the row's key
+local function transform(pass, handle)
+  local job = pass.job
   local limits = job.run.config.limits or {}
-  local ok, err = sandbox.run { fn = each, name = job.step.migration.file, instructions = limits.instructions,
-    memory = limits.memory }
+  local ok, err = sandbox.run { fn = each, args = { pass, handle }, name = job.step.migration.file,
+    instructions = limits.instructions, memory = limits.memory }
   if ok then
-    return written
+    return true
   end
-  if texts and err.code ~= "interrupted" and err.code ~= "timeout" and err.code ~= "connection_lost" then
-    local named = {}
-    for k, name in ipairs(key.columns) do
-      named[k] = name .. " = " .. texts[k]
-    end
-    err.message = ("the row with %s: %s"):format(table.concat(named, ", "), err.message)
+  -- A part that failed fails whatever the script asks the database afterwards.
+  local failure = pass.failure or pass.pending and pass.pending.err
+  if failure then
+    return nil, failure
+  elseif pass.at and not UNNAMED[err.code] then
+    name_row(pass, err)
   end
   return nil, err
-end
-
--- Writing back --------------------------------------------------------------------------------------------
-
-local function write_text(job, chunk, written, partial)
-  local key, place = job.place.key, job.place
-  local args, names, sets, joins = {}, {}, {}, {}
-  local function add(type_, name)
-    args[#args + 1] = ("$%d::%s[]"):format(#args + 3, type_) -- $1 and $2 are the page's bounds
-    names[#names + 1] = name
-  end
-  for i, column in ipairs(key.quoted) do
-    add("text", "k" .. i)
-    joins[i] = ("%s.%s = moonbird_new.k%d::%s"):format(place.alias, column, i, key.types[i])
-  end
-  for i, name in ipairs(written.order) do
-    local column = job.columns[name]
-    add("text", "v" .. i)
-    local value = ("moonbird_new.v%d::%s"):format(i, column.type)
-    if partial[name] then -- some rows are to keep theirs
-      add("bool", "h" .. i)
-      value = ("case when moonbird_new.h%d then %s else %s.%s end"):format(i, value, place.alias, column.quoted)
-    end
-    sets[i] = ("%s = %s"):format(column.quoted, value)
-  end
-  -- The bounds are said once more, so that whatever the planner joins with is the page and not the table.
-  return ("update only %s as %s set %s from unnest(%s) as moonbird_new(%s) where %s and %s >= %s and %s <= %s"):format(
-    chunk.relation, place.alias, table.concat(sets, ", "), table.concat(args, ", "), table.concat(names, ", "),
-    table.concat(joins, " and "), key_of.row(key, place.alias), key_of.bound(key, "$1"),
-    key_of.row(key, place.alias), key_of.bound(key, "$2"))
-end
-
-local function array(list)
-  return "{" .. table.concat(list, ",") .. "}"
-end
-
-local function write_item(job, chunk, page, written)
-  local partial = {}
-  local n = written.count
-  for _, name in ipairs(written.order) do
-    local list = written.values[name]
-    for i = 1, n do
-      if not list[i] then
-        partial[name] = true
-        break
-      end
-    end
-  end
-  table.sort(written.order) -- one text for all batches that set the same columns
-  local item = { write_text(job, chunk, written, partial), page.first, page.last }
-  for _, list in ipairs(written.keys) do
-    item[#item + 1] = array(list)
-  end
-  for _, name in ipairs(written.order) do
-    local list = written.values[name]
-    if partial[name] then
-      local has = {}
-      for i = 1, n do
-        has[i] = list[i] and "t" or "f"
-        list[i] = list[i] or "NULL"
-      end
-      item[#item + 1], item[#item + 2] = array(list), array(has)
-    else
-      item[#item + 1] = array(list)
-    end
-  end
-  return item
 end
 
 --- Works on a page in the transaction that is open.
@@ -269,7 +193,8 @@ end
 ---@return { changed: integer, skipped: integer, bytes: integer }|nil
 ---@return moonbird.error? err
 function M.run(job, session, chunk, page, handle)
-  local result, err = session:query(read_text(job, chunk), { page.first, page.last })
+  collectgarbage("setpause", PAUSE)
+  local result <close>, err = session:query(read_text(job, chunk), { page.first, page.last })
   if not result then
     return nil, err
   end
@@ -278,29 +203,16 @@ function M.run(job, session, chunk, page, handle)
   if count == 0 then
     return { changed = 0, skipped = 0, bytes = bytes }
   end
-  local written
-  written, err = transform(job, result, handle(job, session))
-  result:close()
-  if not written then
+  local pass = { job = job, session = session, chunk = chunk, result = result, written = written_of.new(job),
+    most = PART_FIRST, changed = 0, taken = 0 }
+  local ok
+  ok, err = transform(pass, handle(job, session))
+  if not ok then
     return nil, err
   end
   session:settle()
-  local changed = 0
-  if written.count > 0 then
-    if session:state() ~= "in_txn" then
-      return nil, session.doomed or error_.new("transaction", "the transform left its transaction in a failed state",
-        { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
-    end
-    failpoint("backfill.transformed")
-    local item = write_item(job, chunk, page, written)
-    result, err = session:query(item[1], table.move(item, 2, #item, 1, {}))
-    if not result then
-      return nil, err
-    end
-    changed = result:affected()
-  end
   -- Text, Lua's strings and the arrays: the page is in memory about three times.
-  return { changed = changed, skipped = count - written.count, bytes = bytes * 3 }
+  return { changed = pass.changed, skipped = count - pass.taken, bytes = bytes * 3 }
 end
 
 return M

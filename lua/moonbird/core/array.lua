@@ -1,0 +1,2 @@
+--- Array literals built value by value, see bindings/array.c.
+return require "moonbird.native.array"
