@@ -118,6 +118,12 @@ function M:tenant_done(tenant, steps, ms)
   tell(self)
 end
 
+--- A tenant is put off for a reason that is told otherwise.
+---@param tenant table
+function M:tenant_waits(tenant)
+  self.running[tenant] = nil
+end
+
 ---@param tenant table
 ---@param err moonbird.error
 ---@param attempt integer
@@ -145,6 +151,26 @@ function M:tenant_failed(tenant, err)
   self.report:log("error", ("%s: %s"):format(tenant.name, tostring(err)))
   event(self, "failed", { tenant = tenant.name, sqlstate = err.sqlstate, code = err.code, error = err.message,
     migration = err.migration })
+end
+
+--- The server has not enough for all at once.
+---@param tenant table
+---@param err moonbird.error
+---@param limit integer tenants at a time from now on
+function M:fewer(tenant, err, limit)
+  self.report:log("warn", ("%s: %s%s; %s at a time for now"):format(tenant.name, err.message,
+    err.sqlstate and (" (%s)"):format(err.sqlstate) or "", text.count(limit, "tenant")))
+  event(self, "fewer", { tenant = tenant.name, sqlstate = err.sqlstate, error = err.message, jobs = limit })
+end
+
+--- A newer release was there first.
+---@param tenant table
+---@param err moonbird.error
+function M:tenant_ahead(tenant, err)
+  self.running[tenant] = nil
+  self.report:log("warn", ("%s: left alone: %s"):format(tenant.name, err.message))
+  event(self, "ahead", { tenant = tenant.name })
+  tell(self)
 end
 
 ---@param wave table
@@ -202,8 +228,14 @@ end
 ---@param context table
 ---@return string
 function M.retry_command(context)
-  if context.fleet then
-    return context.fleet.retry
+  local fleet = context.fleet
+  if fleet then -- what makes the run's plan has to be said again
+    if not fleet.resumable then
+      return nil
+    end
+    local control = fleet.control and " " .. fleet.control or ""
+    return table.concat({ "moonbird run resume", quoted(fleet.run) .. control, "&& moonbird", context.run.command,
+      "--fleet", quoted(fleet.run) .. control, table.unpack(fleet.words) }, " ")
   end
   local names = {}
   local words = { "moonbird", context.command or context.run.command, table.unpack(context.words or {}) }
@@ -214,7 +246,7 @@ function M.retry_command(context)
     names[#names + 1] = tenant.name
   end
   table.sort(names)
-  if #names > 50 and not context.chosen then
+  if (#names > 50 or context.global_left) and not context.chosen then
     return table.concat(words, " ") -- all were meant, and what is done is skipped
   end
   for _, name in ipairs(names) do
@@ -223,20 +255,27 @@ function M.retry_command(context)
   return table.concat(words, " ")
 end
 
---- The end report for people.
+--- Who failed of what, for people.
 ---@param context table
-function M:summary(context)
+function M:groups_told(context)
   local report, out = self.report, self.report.out
   for _, group in ipairs(M.groups(context.failures)) do
     local names = table.concat(group.tenants, ", ", 1, math.min(NAMED, #group.tenants))
-    report:print(("%s %s: %s%s"):format(out.red(text.count(#group.tenants, "tenant") .. " failed"),
-      group.err.migration or "", tostring(group.err), #group.tenants > 0 and "" or ""))
+    report:print(("%s %s: %s"):format(out.red(text.count(#group.tenants, "tenant") .. " failed"),
+      group.err.migration or "", tostring(group.err)))
     if group.err.hint then
       report:print("    hint: " .. group.err.hint)
     end
     report:print(("    %s%s"):format(names, #group.tenants > NAMED
       and (" and %d more"):format(#group.tenants - NAMED) or ""))
   end
+end
+
+--- The end report for people.
+---@param context table
+function M:summary(context)
+  local report = self.report
+  self:groups_told(context)
   local parts = { ("%s %s"):format(text.count(context.finished, "tenant"), context.verb or "migrated") }
   local function add(count, what)
     if count > 0 then
@@ -262,10 +301,10 @@ local function names_of(list)
   return names
 end
 
---- The end report as data.
+--- Who failed of what, as data.
 ---@param context table
----@return table
-function M.data(context)
+---@return table[]
+function M.groups_data(context)
   local groups = json.array {}
   for i, group in ipairs(M.groups(context.failures)) do
     groups[i] = { error = group.err.message, code = group.err.code, sqlstate = group.err.sqlstate,
@@ -273,9 +312,17 @@ function M.data(context)
       migration = group.err.migration, file = group.err.file, line = group.err.line, count = #group.tenants,
       tenants = json.array(group.tenants) }
   end
+  return groups
+end
+
+--- The end report as data.
+---@param context table
+---@return table
+function M.data(context)
   local failed = #context.failures + #context.left > 0
   return { total = context.survey and #context.survey.tenants or 0, migrated = context.finished,
-    current = context.current, failed = #context.failures, groups = groups, not_run = names_of(context.left),
+    current = context.current, failed = #context.failures,
+    groups = M.groups_data(context), not_run = names_of(context.left),
     pinned = names_of(context.pinned), ahead = names_of(context.ahead), stopped = context.halted,
     retry = failed and M.retry_command(context) or nil,
     connections = context.survey and context.survey.pool.most or 0 }

@@ -172,7 +172,14 @@ end
 ---@param tenant table
 ---@param err moonbird.error
 function M:failed(tenant, err)
-  self:report(take_off(self, tenant), err.code == "ahead" and "ahead" or "failed", tenant, err)
+  self:report(take_off(self, tenant), "failed", tenant, err)
+end
+
+--- A tenant is left alone: a newer release has been there.
+---@param tenant table
+---@param err moonbird.error
+function M:ahead(tenant, err)
+  self:report(take_off(self, tenant), "ahead", tenant, err)
 end
 
 --- A tenant is tried again later, by whoever is free then.

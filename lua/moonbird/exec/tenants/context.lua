@@ -19,7 +19,7 @@ local M = {}
 ---@field deploy? boolean the defaults of `deploy`
 ---@field report moonbird.report.tenants
 ---@field gate? moonbird.gate
----@field every_state? boolean read the states of all tenants first, also of those in databases of their own
+---@field every_state? true|"quick" read the states of all tenants first, also of those in databases of their own
 ---@field fleet? fun(context: table, stages: moonbird.stage[]): moonbird.error? does it with other processes
 
 ---@class moonbird.tenants.context
@@ -37,6 +37,9 @@ local M = {}
 ---@field failed table<string, boolean> by the name of the tenant
 ---@field migrated table<string, boolean> tenants that some stage finished
 ---@field left moonbird.tenant[] not begun when the run ended
+---@field global_left? boolean something global was not begun when the run ended
+---@field status? table of verify.check, after a deployment
+---@field known? table<string, boolean> names of tenants that were there to be migrated; others were made meanwhile
 ---@field finished integer tenants that had something to do and have done it
 ---@field current integer tenants that had nothing to do
 ---@field pinned moonbird.tenant[]

@@ -44,8 +44,28 @@ function M.server_away(err)
   return not err.message:find("FATAL:", 1, true) -- refused, timed out: nobody answered
 end
 
+-- What a server says when it has not enough for all that is done at once.
+local SHORT = { "too many clients", "connection slots", "too many connections" }
+
+--- Whether an error says that fewer at a time may do: the table of locks, the memory, the connections are used up.
+---@param err moonbird.error
+---@return boolean
+function M.server_short(err)
+  if err.sqlstate == "53200" or err.sqlstate == "53300" then
+    return true
+  end
+  for _, words in ipairs(err.code == "connect" and SHORT or {}) do
+    if err.message:find(words, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
 --- The tenant's own view of the stage's steps: a recording and its like are nobody else's.
-local function own(step)
+---@param step moonbird.step
+---@return moonbird.step
+function M.own(step)
   return setmetatable({ shared = step }, { __index = step })
 end
 
@@ -139,7 +159,7 @@ function M.attempt(database, tenant, stage, session, gate)
   target.prepares = not database.pooled and #database.tenants > 1
   target.deadlock_timeout = database.deadlock_timeout
   for i, shared in ipairs(steps) do
-    local step = own(shared)
+    local step = M.own(shared)
     err = task.take_cancel() or database.run:expired() or gate and gate:step(target, step)
     if err then
       return i - 1, error_.with(err, { target = tenant.name, migration = step.migration.id })

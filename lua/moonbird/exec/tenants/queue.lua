@@ -1,7 +1,7 @@
 --- The tenants of a wave that wait for a slot, and what became of the others; when to stop admitting.
 --
--- Slots ask `take`, and answer with one of `done`, `failed` and `later`. A fleet's queue (exec/fleet) has the same
--- methods over the rows of a control database.
+-- Slots ask `take`, and answer with one of `done`, `ahead`, `failed` and `later`. A fleet's queue (exec/fleet) has
+-- the same methods over the rows of a control database.
 local task = require "moonbird.core.task"
 
 ---@class moonbird.tenants.queue
@@ -10,6 +10,7 @@ local task = require "moonbird.core.task"
 ---@field running integer
 ---@field finished integer
 ---@field failures table[] { tenant, err }
+---@field passed table[] tenants that a newer release was found to have been at
 ---@field halted string|nil why no more are admitted
 local M = {}
 M.__index = M
@@ -29,7 +30,7 @@ function M.new(tenants, budget, before)
     ready = tenants, head = 1, -- taken from the front
     put_off = {}, -- { tenant, at }, soonest first
     total = #tenants, waiting = #tenants, running = 0, finished = 0,
-    failures = {}, earlier = #(before or {}), consecutive = 0, alike = {}, budget = budget,
+    failures = {}, passed = {}, earlier = #(before or {}), consecutive = 0, alike = {}, budget = budget,
   }, M)
 end
 
@@ -92,6 +93,14 @@ function M:failed(tenant, err)
   elseif budget.same_error and self.alike[kind] >= budget.same_error then
     self:halt(("%d failed with the same error in the canary"):format(self.alike[kind]))
   end
+end
+
+--- A tenant is left alone: a newer release has been there.
+---@param tenant table
+---@param _ moonbird.error
+function M:ahead(tenant, _)
+  self.running = self.running - 1
+  self.passed[#self.passed + 1] = tenant
 end
 
 --- A tenant is tried again later, behind the others.

@@ -6,6 +6,7 @@ local apply = require "moonbird.exec.apply"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local one = require "moonbird.exec.tenants.one"
+local pace_of = require "moonbird.exec.tenants.pace"
 local plan = require "moonbird.plan.plan"
 local task = require "moonbird.core.task"
 
@@ -93,9 +94,18 @@ local function run_tenant(context, tenant)
 end
 
 --- Errors that use up no attempt, for a while: another runner holds the tenant's lock (as long as --lock-wait says),
---- the server is away (SERVER_MS from when it was first seen).
-local function patient(context, tenant, err)
+--- the server is away (SERVER_MS from when it was first seen), it has not enough for all that run beside each other.
+local function patient(context, tenant, started, err)
   local now = task.now()
+  if one.server_short(err) then
+    local beside, slower = context.pace:short(started)
+    if slower then
+      context.report:fewer(tenant, err, context.pace.limit)
+    end
+    if beside and err.code ~= "connect" then
+      return true
+    end
+  end
   if err.code == "locked" then
     tenant.locked_until = tenant.locked_until or now + tenant.database.run.lock_wait
     return now < tenant.locked_until
@@ -115,6 +125,7 @@ local function settle(context, tenant, started, done, err)
   local queue, report = context.queue, context.report
   if not err then
     tenant.finished = true
+    context.pace:good()
     context.away[tenant.database.server] = nil
     queue:done(tenant, done)
     report:tenant_done(tenant, done, task.now() - started)
@@ -126,9 +137,14 @@ local function settle(context, tenant, started, done, err)
     queue:halt("interrupted")
     return
   end
-  if patient(context, tenant, err) then
-    local delay = delay_of(2)
-    queue:later(tenant, err, delay)
+  if err.code == "ahead" then -- a newer release was there first: that is no failure, and nothing to do
+    queue:ahead(tenant, err)
+    report:tenant_ahead(tenant, err)
+    return
+  end
+  if patient(context, tenant, started, err) then
+    queue:later(tenant, err, delay_of(2))
+    report:tenant_waits(tenant)
     return
   end
   tenant.attempts = (tenant.attempts or 0) + 1
@@ -145,27 +161,38 @@ local function settle(context, tenant, started, done, err)
   end
 end
 
+local function run_one(context, tenant)
+  local started, pace = task.now(), context.pace
+  pace.running = pace.running + 1
+  context.report:tenant_started(tenant)
+  failpoint("tenant.begin")
+  local ok, done, err = xpcall(run_tenant, function(raised)
+    return error_.from(raised, type(raised) == "string" and "internal" or nil)
+  end, context, tenant)
+  if not ok then
+    done, err = nil, done
+  end
+  settle(context, tenant, started, done, err)
+  pace.running = pace.running - 1
+end
+
 local function slot(context)
   while not context.stopped do
-    local tenant, wait = context.queue:take()
-    if tenant then
-      local started = task.now()
-      context.report:tenant_started(tenant)
-      failpoint("tenant.begin")
-      local ok, done, err = xpcall(run_tenant, function(raised)
-        return error_.from(raised, type(raised) == "string" and "internal" or nil)
-      end, context, tenant)
-      if not ok then
-        done, err = nil, done
+    local tenant, wait = nil, pace_of.PAUSE_MS
+    if context.pace:enter() then
+      tenant, wait = context.queue:take()
+      if tenant then
+        run_one(context, tenant)
       end
-      settle(context, tenant, started, done, err)
-    elseif wait then
+      context.pace:leave()
+    end
+    if not tenant and wait then
       local ok, err = task.sleep(wait)
       if not ok then
         context.stopped = context.stopped or err
         context.queue:halt("interrupted")
       end
-    else
+    elseif not tenant then
       return
     end
   end
@@ -176,7 +203,7 @@ end
 ---@return true|nil
 ---@return moonbird.error? err interrupted or out of time; failures of tenants are in the queue
 function M.run_wave(context)
-  context.away = {}
+  context.away, context.pace = {}, pace_of.new(context.jobs)
   local each = 1
   for _, step in ipairs(context.stage.steps) do
     each = step.transactional and each or 2

@@ -12,16 +12,21 @@ local M = {}
 -- Equal errors at the same statement that stop a canary.
 local SAME_IN_CANARY = 3
 
+--- How many tenants the whole run may lose.
+local function most_failures(context)
+  local share = context.options.max_failures or context.survey.settings.max_failures
+  return context.options.keep_going and math.huge or settings_of.count(share, #context.survey.tenants)
+end
+
 --- What a wave may lose before no more of it are begun.
 ---@param context moonbird.tenants.context
 ---@param wave table of M.make
 ---@return moonbird.tenants.budget
 function M.budget(context, wave)
   local settings, options = context.survey.settings, context.options
-  local share = options.max_failures or settings.max_failures
-  local most = options.keep_going and math.huge or settings_of.count(share, #context.survey.tenants)
   return {
-    max_failures = wave.canary and not options.keep_going and 0 or most, -- a canary that fails has done its work
+    -- a canary that fails has done its work
+    max_failures = wave.canary and not options.keep_going and 0 or most_failures(context),
     max_consecutive = options.keep_going and math.huge or settings.max_consecutive,
     same_error = wave.canary and SAME_IN_CANARY or nil,
   }
@@ -98,6 +103,7 @@ local function run_wave(context, stage, wave, count)
     context.failed[failure.tenant.name] = true
   end
   table.move(queue.failures, 1, #queue.failures, #context.failures + 1, context.failures)
+  table.move(queue.passed, 1, #queue.passed, #context.ahead + 1, context.ahead)
   local left = queue:left()
   table.move(left, 1, #left, #context.left + 1, context.left)
   context.report:wave_ended(wave, queue)
@@ -142,6 +148,13 @@ function M.run(context, stage, tenants)
   local waves, err = M.make(context, tenants)
   if not waves then
     return err
+  end
+  local failed, most = #context.failures, most_failures(context)
+  if failed > most then -- tenants that can't be begun as they are: refused files, late migrations
+    context.halted = ("%s before the first was begun"):format(most == 0 and "tenants failed"
+      or ("more than %d failed"):format(most))
+    leave(context, waves, 1)
+    return nil
   end
   for i, wave in ipairs(waves) do
     err = run_wave(context, stage, wave, #waves)
