@@ -4,6 +4,7 @@ local run_of = require "moonbird.exec.tenants.run"
 local settings_of = require "moonbird.tenants.settings"
 local tenants = require "moonbird.cli.tenants.common"
 local tenants_report = require "moonbird.report.tenants"
+local url_of = require "moonbird.config.url"
 
 local M = {}
 
@@ -35,6 +36,32 @@ function M.words(args)
   return words
 end
 
+--- The options that a process needs to join the run of this one, as words of a command line.
+local function plan_words(args)
+  local words = M.words(args)
+  for _, key in ipairs { "tenant", "exclude" } do
+    for _, value in ipairs(args[key] or {}) do
+      words[#words + 1] = ("--%s %s"):format(key, quoted(value))
+    end
+  end
+  if args.shard then
+    words[#words + 1] = "--shard " .. args.shard
+  end
+  return words
+end
+
+--- The control database as it was given; not with a password.
+local function control_word(args)
+  local shown = args.control and url_of.redact(args.control) == args.control
+  return shown and "--control " .. quoted(args.control) or nil
+end
+
+local function fleet_data(context)
+  local fleet = context.fleet
+  return fleet and { run = fleet.run, status = fleet.status, reason = fleet.reason, plan = fleet.plan,
+    mine = fleet.mine, made = fleet.made } or nil
+end
+
 --- Applies what is pending on the global target and its tenants.
 ---@param args table
 ---@param report moonbird.reporter
@@ -63,17 +90,24 @@ function M.up(args, report, run, target, entries, gate)
     end
   end
   local told = tenants_report.new(report)
+  if args.artifact then
+    told = require("moonbird.exec.artifact_tenants").new(report, told)
+  end
   options.allow, options.allow_out_of_order = gate.allow, args.allow_out_of_order
   options.deploy, options.report, options.gate, options.fleet = args.command == "deploy", told, gate, fleet
   local context
   context, err = run_of.up(run, target, entries, settings, options)
   context.words = M.words(args)
   context.chosen = #(args.tenant or {}) > 0 or #(args.exclude or {}) > 0 or args.shard ~= nil
+  if context.fleet then
+    context.fleet.words, context.fleet.control = plan_words(args), control_word(args)
+  end
   if context.survey then
     told:summary(context)
   end
   return { target = target.name, run = run.id, steps = up.done_data(context.done), held = up.held_data(target),
-    tenants = tenants_report.data(context), fleet = context.fleet }, err or context_of.failure(context)
+    tenants = tenants_report.data(context), fleet = fleet_data(context), status = context.status },
+    err or context_of.failure(context)
 end
 
 return M

@@ -135,7 +135,7 @@ local function show(fleet, session, report, name)
     groups[i] = { error = group.err.message, code = group.err.code, sqlstate = group.err.sqlstate,
       migration = group.err.migration, count = #group.tenants, tenants = json.array(group.tenants) }
   end
-  row.parts, row.settings = nil, nil
+  row.parts, row.settings, row.met, row.finished = nil, nil, nil, nil
   row.workers, row.alive, row.groups = json.array(row.alive), nil, groups
   return { run = row }
 end

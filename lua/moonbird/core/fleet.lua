@@ -260,7 +260,8 @@ end
 --- One run, with what is counted in it.
 ---@param session moonbird.session
 ---@param name string
----@return table|false|nil row as list(), and counts (by state), stages, waves, alive (workers)
+---@return table|false|nil row as list(), and counts (by state), stages, waves, alive (workers), met
+---         and finished (tenants)
 ---@return moonbird.error? err
 function M:show(session, name)
   local row, err = row_of(self, session, "select " .. BRIEF .. ", stages, settings from @run where name = $1", { name })
@@ -275,7 +276,13 @@ function M:show(session, name)
   if not rows then
     return nil, err
   end
-  row.parts = rows
+  local sums
+  sums, err = row_of(self, session, [[select count(distinct tenant) filter (where state = 'done') as finished,
+    count(distinct tenant) as met from @run_item where run = $1 and tenant <> 'global']], { name })
+  if not sums then
+    return nil, err
+  end
+  row.parts, row.finished, row.met = rows, sums.finished, sums.met
   for _, part in ipairs(rows) do
     row.counts[part.state] = (row.counts[part.state] or 0) + part.n
   end

@@ -20,6 +20,8 @@ M.FORMAT = 1
 
 -- A long history is encoded anew each time: not for every one of a hundred quick steps.
 local SAVE_EVERY_S = 0.2
+-- Nor for more than this part of the time, however long it is by now: that of ten thousand tenants.
+local SAVE_SHARE = 20
 
 -- What CI systems say about a run; nothing in them is secret.
 local VARIABLES = { "CI", "GITHUB_REPOSITORY", "GITHUB_REF", "GITHUB_SHA", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT",
@@ -124,7 +126,7 @@ function M.new(path, report, inputs)
   rawset(self, "report", report)
   rawset(self, "path", path)
   rawset(self, "began", task.now())
-  rawset(self, "saved", 0)
+  rawset(self, "due", 0)
   rawset(self, "data", { format = M.FORMAT, command = inputs.command, ok = false, state = "running",
     started_at = clock(), inputs = inputs, versions = { moonbird = embedded.version,
       libraries = embedded.libraries }, environment = { variables = variables(), host = sys.hostname(),
@@ -142,10 +144,13 @@ end
 --- end.
 ---@param surely? boolean
 function M:save(surely)
-  if not surely and sys.monotonic() - rawget(self, "saved") < SAVE_EVERY_S then
+  local began = sys.monotonic()
+  if not surely and began < rawget(self, "due") then
     return
   end
   local message = write(self)
+  local ended = sys.monotonic()
+  rawset(self, "due", ended + math.max(SAVE_EVERY_S, (ended - began) * SAVE_SHARE))
   if message and not rawget(self, "unwritten_artifact") then
     rawset(self, "unwritten_artifact", message)
     self.report:log("error", "the artifact could not be written: " .. message)
@@ -172,11 +177,11 @@ function M:where(conf, run, server)
   self:save(true)
 end
 
---- Ends the diagnostics.
+--- Ends the diagnostics. Not `finish`: that is the reporter's, which is called whenever a live line ends.
 ---@param result table|nil the command's
 ---@param err moonbird.error|nil
 ---@return moonbird.error? err when the file could not be written and nothing else failed
-function M:finish(result, err)
+function M:conclude(result, err)
   local data = self.data
   data.ok, data.state, data.finished_at = err == nil, err and "failed" or "done", clock()
   data.result = result

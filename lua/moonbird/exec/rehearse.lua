@@ -10,15 +10,32 @@ local transactional = require "moonbird.exec.transactional"
 
 local M = {}
 
---- The transaction all steps are rehearsed in; behind the door where there is one.
-local function begin(target)
+local function timeouts(target)
+  return { lock = target.run.config.timeouts.lock, statement = 0 }
+end
+
+--- Opens the transaction all steps are rehearsed in; behind the door where there is one.
+---@param target moonbird.target
+---@return true|nil
+---@return moonbird.error? err
+function M.begin(target)
   if target.state.exists then
-    return transactional.begin(target, { lock = target.run.config.timeouts.lock, statement = 0 }, true)
+    return transactional.begin(target, timeouts(target), true)
   end
   local results, err = target.session:batch {
     { "begin isolation level read committed read write" },
-    target:settings_item({ lock = target.run.config.timeouts.lock, statement = 0 }, true),
+    target:settings_item(timeouts(target), true),
   }
+  return results and true, err
+end
+
+--- Takes another target into the transaction that is open.
+---@param target moonbird.target on the same session
+---@return true|nil
+---@return moonbird.error? err
+function M.enter(target)
+  local results, err = target.session:batch { target.state.exists and target:enter_item(timeouts(target), true)
+    or target:settings_item(timeouts(target), true) }
   return results and true, err
 end
 
@@ -31,9 +48,62 @@ local function leave(target)
   local results, err = target.session:batch {
     { "set constraints all immediate" },
     { "reset session authorization" }, { "reset role" }, { "reset all" },
-    target:settings_item({ lock = target.run.config.timeouts.lock, statement = 0 }, true),
+    target:settings_item(timeouts(target), true),
   }
   return results and true, err
+end
+
+--- Rehearses one transactional step in the transaction that is open.
+---@param target moonbird.target
+---@param step moonbird.step
+---@param title string what is printed above its statements
+---@return true|nil
+---@return moonbird.error? err
+function M.step(target, step, title)
+  local report, gate = target.run.report, target.run.gate
+  report:show_statements(true)
+  report:print(report.out.bold("-- " .. title))
+  if gate then
+    gate:attach(target, step)
+  end
+  local ok, err = transactional.run_body(target, step)
+  if ok and step.vet then
+    err = step.vet()
+    ok = err == nil
+  end
+  if ok then
+    ok, err = leave(target)
+  end
+  report:show_statements(false)
+  return ok, err
+end
+
+--- Parts steps into those that can be rehearsed, up to the first without a transaction, and the others with why.
+---@param steps moonbird.step[]
+---@param blocked_by? string an earlier step that can't be rehearsed
+---@return moonbird.step[] can
+---@return { id: string, reason: string }[] others
+function M.part(steps, blocked_by)
+  local can, others = {}, json.array {}
+  for _, step in ipairs(steps) do
+    local id = step.migration.id
+    if blocked_by then
+      others[#others + 1] = { id = id, reason = "it comes after " .. blocked_by }
+    elseif not step.transactional then
+      blocked_by = id
+      others[#others + 1] = { id = id, reason = "it has no transaction" }
+    else
+      can[#can + 1] = step
+    end
+  end
+  return can, others
+end
+
+--- An error of a rehearsal: it changed nothing.
+---@param err moonbird.error
+---@return moonbird.error
+function M.failure(err)
+  return error_.with(err, { hint = "this was a dry run; nothing was changed" })
 end
 
 --- Rehearses a direction.
@@ -50,11 +120,11 @@ function M.run(target, entries, direction, options)
   if not steps then
     return nil, err
   end
-  local result = { target = target.name, dry_run = true, rehearsed = json.array {},
-    not_rehearsed = json.array {} }
+  local result = { target = target.name, dry_run = true, rehearsed = json.array {} }
   target.held = comparison.held
   apply.tell_held(target.run, comparison)
   if #steps == 0 then
+    result.not_rehearsed = json.array {}
     report:print(#(comparison.held or {}) > 0 and "nothing else to do" or "nothing to do")
     return result
   end
@@ -63,43 +133,23 @@ function M.run(target, entries, direction, options)
   if err then
     return nil, err
   end
+  local can
+  can, result.not_rehearsed = M.part(steps)
   local ok
-  ok, err = begin(target)
+  ok, err = M.begin(target)
   if not ok then
     return nil, err
   end
-  local blocked_by
-  for _, step in ipairs(steps) do
-    local id = step.migration.id
-    if not step.transactional then
-      blocked_by = blocked_by or id
-      result.not_rehearsed[#result.not_rehearsed + 1] = { id = id, reason = "it has no transaction" }
-    elseif blocked_by then
-      result.not_rehearsed[#result.not_rehearsed + 1] = { id = id, reason = "it comes after " .. blocked_by }
-    else
-      report:show_statements(true)
-      report:print(report.out.bold("-- " .. id .. " (" .. direction .. ")"))
-      if gate then
-        gate:attach(target, step)
-      end
-      ok, err = transactional.run_body(target, step)
-      if ok and step.vet then
-        err = step.vet()
-        ok = err == nil
-      end
-      if ok then
-        ok, err = leave(target)
-      end
-      if not ok then
-        break
-      end
-      result.rehearsed[#result.rehearsed + 1] = { id = id }
+  for _, step in ipairs(can) do
+    ok, err = M.step(target, step, ("%s (%s)"):format(step.migration.id, direction))
+    if not ok then
+      break
     end
+    result.rehearsed[#result.rehearsed + 1] = { id = step.migration.id }
   end
-  report:show_statements(false)
   target.session:rollback()
   if not ok then
-    return result, error_.with(err, { hint = "this was a dry run; nothing was changed" })
+    return result, M.failure(err)
   end
   for _, item in ipairs(result.not_rehearsed) do
     report:print(report.out.yellow("not rehearsed: ") .. item.id .. ": " .. item.reason)

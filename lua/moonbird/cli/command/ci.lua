@@ -379,7 +379,7 @@ function M.run(args, report)
     report:print(state.last)
   end
   if state.artifact then
-    err = state.artifact:finish(result, failed)
+    err = state.artifact:conclude(result, failed)
     failed = failed or err
   end
   return result, failed

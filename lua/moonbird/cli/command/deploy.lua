@@ -144,7 +144,7 @@ function M.run(args, report)
   local _, unwritten = checking.write(args, report, outcome)
   failed = failed or unwritten
   if artifact then
-    local why = artifact:finish(result, failed)
+    local why = artifact:conclude(result, failed)
     failed = failed or why
   end
   return result, failed

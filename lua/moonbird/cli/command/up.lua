@@ -1,6 +1,5 @@
 --- up, and what down and redo share with it: run steps, tell what was done.
 local duration = require "moonbird.util.duration"
-local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local task = require "moonbird.core.task"
@@ -90,8 +89,7 @@ function M.go(args, report, direction)
     run.backfill = require("moonbird.exec.backfill.control").settings(run, { restart = args.restart, adopt = args.adopt,
       observer = require("moonbird.report.backfill").new(report, require "moonbird.exec.backfill.quiet") })
     if conf.tenants and direction == "up" and args.dry_run then
-      return nil, error_.new("usage", "--dry-run does not rehearse tenants",
-        { hint = "`moonbird plan` tells what would be done; `moonbird ci` rehearses each migration" })
+      return require("moonbird.cli.tenants.rehearse").run(args, report, run, target, entries, gate)
     elseif conf.tenants and direction == "up" then
       return require("moonbird.cli.fleet").up(args, report, run, target, entries, gate)
     end

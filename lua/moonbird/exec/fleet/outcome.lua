@@ -18,12 +18,16 @@ end
 ---@return moonbird.error? err also that of a run which ended early with nobody failed
 function M.read(worker)
   local context, name = worker.context, worker.name
-  local row, items
+  local row, items, known
   local ok, err = worker.link:call(function(session)
     local wrong
     row, wrong = worker.fleet:show(session, name)
     if row then
       items, wrong = worker.fleet:items(session, name, "{waiting,running,failed,pinned,ahead}")
+    end
+    if items and context.options.deploy then
+      known, wrong = worker.fleet:items(session, name, "{done}")
+      items = known and items
     end
     return items, wrong
   end)
@@ -35,23 +39,18 @@ function M.read(worker)
     table.insert(lists[item.state], item.state == "failed" and { tenant = { name = item.tenant }, err = M.error(item) }
       or { name = item.tenant })
   end
-  context.failures, context.pinned, context.ahead = lists.failed, lists.pinned, lists.ahead
-  context.left = table.move(lists.running, 1, #lists.running, #lists.waiting + 1, lists.waiting)
-  local most, finished = 0, 0
-  local sizes = {}
-  for _, part in ipairs(row.parts) do
-    if row.stages[part.stage].scope == "tenant" then
-      sizes[part.stage] = (sizes[part.stage] or 0) + part.n
-      most = math.max(most, sizes[part.stage])
-      finished = finished + (part.state == "done" and part.n or 0)
+  if known then -- a tenant that the run has not met was made meanwhile
+    context.known = {}
+    for _, item in ipairs(known) do
+      context.known[item.tenant] = true
     end
   end
-  context.finished, context.current = finished, math.max(0, #context.survey.tenants - most)
+  context.failures, context.pinned, context.ahead = lists.failed, lists.pinned, lists.ahead
+  context.left = table.move(lists.running, 1, #lists.running, #lists.waiting + 1, lists.waiting)
+  context.finished, context.current = row.finished, math.max(0, #context.survey.tenants - row.met)
   context.halted = row.status ~= "done" and row.reason or nil
   context.fleet = { run = name, status = row.status, reason = row.reason, plan = row.plan, mine = worker.finished,
-    made = worker.made or false,
-    retry = (row.status == "halted" or row.status == "failed") and ("moonbird run resume %s && moonbird %s --fleet %s")
-      :format(name, context.run.command, name) or nil }
+    made = worker.made or false, resumable = row.status == "halted" or row.status == "failed" }
   if (row.status == "halted" or row.status == "cancelled") and #context.failures + #context.left == 0 then
     return error_.new("tenants", ("the run \"%s\" is %s"):format(name, row.status), { detail = row.reason })
   end

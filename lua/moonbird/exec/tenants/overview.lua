@@ -78,10 +78,11 @@ end
 
 --- Reads the states of all chosen tenants. One whose database can't be asked gets `unreachable` in place of a state.
 ---@param survey moonbird.tenants.survey
+---@param quick? boolean as survey:read_states
 ---@return true|nil
 ---@return moonbird.error? err
-function M.read(survey)
-  local ok, err = survey:read_states()
+function M.read(survey, quick)
+  local ok, err = survey:read_states { quick = quick }
   if not ok then
     return nil, err
   end

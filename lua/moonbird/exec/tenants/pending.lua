@@ -118,7 +118,7 @@ local function look(context, settings)
   context.survey = survey
   local ok
   if options.every_state then
-    ok, err = require("moonbird.exec.tenants.overview").read(survey)
+    ok, err = require("moonbird.exec.tenants.overview").read(survey, options.every_state == "quick")
   else
     ok, err = survey:read_states { quick = true }
   end

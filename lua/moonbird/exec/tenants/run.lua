@@ -6,9 +6,31 @@ local stage_of = require "moonbird.exec.tenants.stage"
 local stages_of = require "moonbird.plan.stages"
 local task = require "moonbird.core.task"
 local verdicts = require "moonbird.exec.tenants.verdicts"
+local verify_of = require "moonbird.exec.tenants.verify"
 local waves_of = require "moonbird.exec.tenants.waves"
 
 local M = {}
+
+--- Notes what is not begun when a run ends before a stage: who lacks something of it or of those behind it.
+local function leave(context, stages, from)
+  local noted = {}
+  for _, tenant in ipairs(context.left) do
+    noted[tenant.name] = true
+  end
+  for i = from, #stages do
+    if stages[i].scope == "global" then
+      context.global_left = true
+    else
+      local out = verdicts.sort_out(context, stage_of.make(context, stages[i].migrations, "up"))
+      for _, tenant in ipairs(out.behind) do
+        if not noted[tenant.name] and not context.failed[tenant.name] then
+          noted[tenant.name] = true
+          table.insert(context.left, tenant)
+        end
+      end
+    end
+  end
+end
 
 --- Runs a stage over the tenants -> err.
 local function run_tenant_stage(context, migrations)
@@ -42,11 +64,15 @@ local function run_stages(context, settings, global, tenant)
       at = 2
       local err = run_tenant_stage(context, stages[1].migrations)
       if err or context.halted then
+        leave(context, stages, 1)
         return err
       end
     end
     local stage = stages[at]
-    if not stage or global_.held_up(context, tenant) then
+    if not stage then
+      return nil
+    elseif global_.held_up(context, tenant) then
+      leave(context, stages, at)
       return nil
     elseif context.some then
       return stages[at + 1] and global_.barred(stage.migrations[1]) or nil
@@ -54,6 +80,7 @@ local function run_stages(context, settings, global, tenant)
     local err = context.run:expired() or task.take_cancel() or global_.revive(context.target)
       or global_.run(context, stage.migrations)
     if err then
+      leave(context, stages, at)
       return err
     end
     global, tenant = pending.look(context, settings)
@@ -88,6 +115,33 @@ function M.plan(context, settings)
   return stages
 end
 
+--- After a deployment all is read again. Tenants that were made meanwhile are taken in, once -> err.
+local function verify(context, settings)
+  if context.halted or #context.failures + #context.left > 0 then
+    return nil
+  end
+  if not context.known then
+    context.known = {}
+    for _, tenant in ipairs(context.survey.tenants) do
+      context.known[tenant.name] = true
+    end
+  end
+  local err, made
+  context.status, err, made = verify_of.check(context, settings)
+  if not made then
+    return err
+  end
+  local global, tenant = pending.look(context, settings)
+  if not global then
+    return tenant
+  end
+  err = run_stages(context, settings, global, tenant)
+  if not err and #context.failures + #context.left == 0 then
+    context.status, err = verify_of.check(context, settings)
+  end
+  return err
+end
+
 --- Applies what is pending, on the global target and on the tenants.
 ---@param run moonbird.run
 ---@param target moonbird.target the global one
@@ -116,10 +170,16 @@ function M.up(run, target, entries, settings, options)
   end
   context.report:begin(context.survey, context)
   if options.fleet then
-    return context, options.fleet(context, stages_of.make(global, tenant))
+    err = options.fleet(context, stages_of.make(global, tenant))
+  else
+    err = run_stages(context, settings, global, tenant)
   end
-  err = run_stages(context, settings, global, tenant)
-  context_of.count_current(context)
+  if not err and options.deploy then
+    err = verify(context, settings)
+  end
+  if not context.fleet then -- a fleet's counts are those of its rows
+    context_of.count_current(context)
+  end
   return context, err
 end
 
