@@ -102,7 +102,6 @@ end
 
 --- Writes the file as it is now -> what went wrong.
 local function write(self)
-  rawset(self, "saved", sys.monotonic())
   self.data.duration_ms = task.now() - self.began
   local parent = self.path:match("^(.*)/[^/]*$")
   local ok, message = true, nil

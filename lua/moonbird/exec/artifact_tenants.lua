@@ -1,5 +1,6 @@
 --- What a deployment's diagnostics say of tenants: the stages and waves, every tenant that was done in brief,
---- everything else in full. It stands between the run and what tells people (report/tenants), as the artifact does for steps.
+--- everything else in full. It stands between the run and what tells people (report/tenants), as the artifact does
+-- for steps.
 --
 -- It is bounded: a tenant that is done is one short row, equal errors are written once, and a tenant's tries are the
 -- last few.
