@@ -5,6 +5,9 @@
 --   moonbird-lua docs/generate.lua --examples    runs the pages' examples and writes their real output
 --
 -- Run from the top folder. tests/spec/docs_spec.lua fails when a page is stale.
+local lua_value = require "moonbird.util.lua_value"
+local sorted = require "moonbird.util.sorted"
+
 local M = {}
 
 local NOTE = "<!-- Made by docs/generate.lua from %s. Do not edit. -->\n"
@@ -378,28 +381,6 @@ local NEEDS = {
 
 local MOMENTS = { check = "`check`", before = "before a step", after = "after a step" }
 
-local function lua_value(value)
-  if type(value) == "string" then
-    return ("%q"):format(value)
-  elseif type(value) ~= "table" then
-    return tostring(value)
-  end
-  local parts = {}
-  for i, item in ipairs(value) do
-    parts[i] = lua_value(item)
-  end
-  return #parts == 0 and "{}" or "{ " .. table.concat(parts, ", ") .. " }"
-end
-
-local function sorted_keys(set)
-  local keys = {}
-  for key in pairs(set or {}) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
-
 local function listed(list, names)
   local parts = {}
   for i, item in ipairs(list) do
@@ -422,9 +403,9 @@ local function example_block(rule, kind)
   local notes = { with.file and ("`%s`"):format(with.file) }
   for _, key in ipairs { "others", "options", "tenants", "ledger", "history", "git" } do
     local value = with[key] or rule.examples[key]
-    local names = sorted_keys(type(value) == "table" and value or {})
+    local names = sorted.keys(type(value) == "table" and value or {})
     for i, name in ipairs(names) do
-      names[i] = key == "options" and ("%s = %s"):format(name, lua_value(value[name])) or tostring(name)
+      names[i] = key == "options" and ("%s = %s"):format(name, lua_value.text(value[name])) or tostring(name)
     end
     if key == "others" and #names > 0 then
       notes[#notes + 1] = "beside `" .. table.concat(names, "`, `") .. "`"
@@ -453,10 +434,10 @@ local function rule_section(rule)
   if rule.fix then
     out[#out + 1] = ("\nFix: %s\n"):format(rule.fix)
   end
-  for i, name in ipairs(sorted_keys(rule.options)) do
+  for i, name in ipairs(sorted.keys(rule.options or {})) do
     local option = rule.options[name]
     out[#out + 1] = ("%s- option `%s`, default `%s`: %s\n"):format(i == 1 and "\n" or "", name,
-      lua_value(option.default), option.help)
+      lua_value.text(option.default), option.help)
   end
   out[#out + 1] = "\n" .. example_block(rule, "bad") .. "\n" .. example_block(rule, "good")
   return table.concat(out)

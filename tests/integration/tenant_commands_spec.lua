@@ -387,6 +387,8 @@ describe("tenants:", function()
     it("are free again without the pin", async(function()
       moonbird(0, "tenant", "pin", "t_1", "--to", "2", "--reason", "an old client")
       has(moonbird(0, "tenant", "pin", "t_1", "--to", "3", "--reason", "newer now").stdout, "pinned t_1 to 3 (was 2)")
+      has(moonbird(2, "tenant", "unpin", "t_1", "--to", "0", "--reason", "all of it").stderr,
+        "--to does not belong to tenant unpin")
       moonbird(0, "tenant", "unpin", "t_1", "--reason", "it has gone")
       moonbird(2, "tenant", "unpin", "t_1", "--reason", "again")
       moonbird(0, "up")

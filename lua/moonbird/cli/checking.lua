@@ -144,19 +144,6 @@ local function wanted_files(entries, problems, files)
   return set
 end
 
-local function in_order(a, b)
-  if (a.file or "") ~= (b.file or "") then
-    return (a.file or "") < (b.file or "")
-  elseif (a.line or 0) ~= (b.line or 0) then
-    return (a.line or 0) < (b.line or 0)
-  elseif (a.column or 0) ~= (b.column or 0) then
-    return (a.column or 0) < (b.column or 0)
-  elseif a.rule ~= b.rule then
-    return a.rule < b.rule
-  end
-  return a.message < b.message
-end
-
 -- Running --------------------------------------------------------------------------------------------------------
 
 local function filtered(list, known, wanted)
@@ -280,7 +267,7 @@ function M.run(options)
     outcome.findings = filtered(outcome.findings, known, wanted)
     outcome.opaque = filtered(outcome.opaque, known, wanted)
   end
-  table.sort(outcome.findings, in_order)
+  table.sort(outcome.findings, engine.in_order)
   outcome.files, outcome.versions = {}, {}
   for i, item in ipairs(all) do
     outcome.versions[i] = item.version

@@ -2,6 +2,7 @@
 --
 -- A batch shares its transaction with the statements of `enter_item` and `move`; everything else here runs in a
 -- transaction of its own. Keys are the JSON text that the tables hold, and stay text here.
+local absent = require "moonbird.core.absent"
 local json = require "moonbird.core.json"
 local literal = require "moonbird.core.literal"
 local sql = require "moonbird.native.sql"
@@ -23,26 +24,9 @@ function M.new(journal)
   } }, M)
 end
 
-local function absent(err)
-  return err.sqlstate == "42P01" or err.sqlstate == "3F000"
-end
-
 --- Rows of a query, `jsonb` columns named in `decode` as tables; none where this journal has no backfills yet.
 local function rows_of(session, text, params, count, decode)
-  local result, err = session:query(text, params, count)
-  if not result then
-    if absent(err) then
-      return {}
-    end
-    return nil, err
-  end
-  local rows = result:rows()
-  for _, row in ipairs(rows) do
-    for _, name in ipairs(decode or {}) do
-      row[name] = row[name] and json.decode(row[name])
-    end
-  end
-  return rows
+  return absent.rows(session, absent.table, text, params, count, decode)
 end
 
 ---@class moonbird.backfill.state a row of backfill

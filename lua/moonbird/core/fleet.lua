@@ -3,6 +3,7 @@
 -- The mechanism is in the database (migrations/0003_run.sql); here is only how it is called. Every call is one
 -- statement and leaves nothing in the session, so any of them may go through a transaction pooler, or over a new
 -- connection.
+local absent = require "moonbird.core.absent"
 local sql = require "moonbird.native.sql"
 local json = require "moonbird.native.json"
 
@@ -18,10 +19,6 @@ function M.new(schema)
   return setmetatable({ quoted = sql.ident(schema) }, M)
 end
 
-local function absent(err)
-  return err.sqlstate == "42P01" or err.sqlstate == "3F000" or err.sqlstate == "42883"
-end
-
 -- "@run" stands for the table in the journal's schema.
 local function placed(self, text)
   return (text:gsub("@", function()
@@ -34,7 +31,7 @@ local function row_of(self, session, text, params, count)
   local result, err = session:query(placed(self, text), params, count)
   if result then
     return result:count() > 0 and result:row(1) or false
-  elseif absent(err) then
+  elseif absent.any(err) then
     return false -- no runs here yet
   end
   return nil, err
@@ -49,13 +46,7 @@ local function value_of(self, session, text, params, count)
 end
 
 local function rows_of(self, session, text, params, count)
-  local result, err = session:query(placed(self, text), params, count)
-  if result then
-    return result:rows()
-  elseif absent(err) then
-    return {}
-  end
-  return nil, err
+  return absent.rows(session, absent.any, placed(self, text), params, count)
 end
 
 local function opened(row)

@@ -2,6 +2,7 @@
 --
 -- The mechanism is in the database (migrations/*.sql): enter() is the one door, record() the one way to
 -- add an event. Here is only how they are called, so that a step and its event share a transaction.
+local absent = require "moonbird.core.absent"
 local sql = require "moonbird.native.sql"
 local json = require "moonbird.native.json"
 local error_ = require "moonbird.core.error"
@@ -25,11 +26,6 @@ function M.new(schema)
     enter = ("select %s.enter($1, $2)"):format(quoted),
     record = ("select %s.record($1, $2, $3::jsonb)"):format(quoted),
   } }, M)
-end
-
-local function absent(err)
-  -- undefined_table, invalid_schema_name, undefined_function: no journal here yet
-  return err.sqlstate == "42P01" or err.sqlstate == "3F000" or err.sqlstate == "42883"
 end
 
 ---@class moonbird.journal.state
@@ -65,7 +61,7 @@ function M:read(session, target, full)
       .. "order by ordinal"):format(q, q), target },
   }
   if not results then
-    if absent(err) then
+    if absent.any(err) then
       return { exists = false, format = 0, head = 0, applied = {}, open = {} }
     end
     return nil, err
@@ -105,7 +101,7 @@ function M:fingerprint(session, target, known)
     { target, M.SELF, known })
   if result then
     return result:value(1, 1) or false
-  elseif absent(err) then
+  elseif absent.any(err) then
     return false
   end
   return nil, err
@@ -231,7 +227,7 @@ end
 ---@return table[]|nil
 ---@return moonbird.error? err
 function M:history(session, targets, limit)
-  local result, err = session:query(([[
+  return absent.rows(session, absent.any, ([[
     select seq, target, ordinal, event, applies, version, version_text, id, name, direction, phase, scope,
            compatibility, checksum, outcome, to_char(started_at at time zone 'UTC',
            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as started_at, to_char(finished_at at time zone 'UTC',
@@ -239,18 +235,8 @@ function M:history(session, targets, limit)
            (extract(epoch from finished_at - started_at) * 1000)::float8 as duration_ms, applied_by,
            os_user, host, git_commit, ci_run, engine, run, plan, sqlstate, error, detail, prev_hash, hash
     from %s.journal where ($1::text[] is null or target = any($1)) and target <> '@journal'
-    order by seq desc limit $2]]):format(self.quoted), { targets and literal.array(targets), limit }, 2)
-  if not result then
-    if absent(err) then
-      return {}
-    end
-    return nil, err
-  end
-  local rows = result:rows()
-  for _, row in ipairs(rows) do
-    row.detail = row.detail and json.decode(row.detail)
-  end
-  return rows
+    order by seq desc limit $2]]):format(self.quoted), { targets and literal.array(targets), limit }, 2,
+    { "detail" })
 end
 
 --- Checks the hash chains.
@@ -259,15 +245,8 @@ end
 ---@return table[]|nil problems { target, ordinal, problem }; empty when every chain holds
 ---@return moonbird.error? err
 function M:verify(session, target)
-  local result, err = session:query(("select target, ordinal, problem from %s.verify($1)")
+  return absent.rows(session, absent.any, ("select target, ordinal, problem from %s.verify($1)")
     :format(self.quoted), { target }, 1)
-  if not result then
-    if absent(err) then
-      return {}
-    end
-    return nil, err
-  end
-  return result:rows()
 end
 
 --- An error when the journal is newer than this engine understands.

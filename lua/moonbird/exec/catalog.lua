@@ -6,6 +6,7 @@
 -- belongs to an extension.
 local literal = require "moonbird.core.literal"
 local queries = require "moonbird.exec.catalog_queries"
+local sorted = require "moonbird.util.sorted"
 local sql = require "moonbird.core.sql"
 local sys = require "moonbird.core.sys"
 
@@ -250,13 +251,8 @@ end
 ---@param map table<string, string>
 ---@return string sha256, hex
 function M.digest(map)
-  local keys = {}
-  for key in pairs(map) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
   local parts = {}
-  for i, key in ipairs(keys) do
+  for i, key in ipairs(sorted.keys(map)) do
     -- With its lengths, so that no two maps make the same text.
     parts[i] = ("%d %s %d %s"):format(#key, key, #map[key], map[key])
   end

@@ -98,14 +98,6 @@ local function asking(target, fn)
   return table.unpack(answer, 2, answer.n)
 end
 
-local function rows_of(session, text, ...)
-  local result, err = session:query(text, { ... }, select("#", ...))
-  if not result then
-    error(err, 0)
-  end
-  return result:rows()
-end
-
 -- Relations ------------------------------------------------------------------------------------------------
 
 local FIND = [[
@@ -116,7 +108,7 @@ local FIND = [[
 
 --- The relation of that name; nil when there is none.
 local function find(target, session, schema, name)
-  local row = rows_of(session, FIND, guard.quoted(schema, name))[1]
+  local row = guard.rows(session, FIND, guard.quoted(schema, name))[1]
   if row and row.schema == target.run.journal.schema then
     error(error_.new("sandbox", "rules are not told about the journal"), 0)
   end
@@ -145,7 +137,7 @@ local function relation(target, schema, name)
     end
     found = row
     local partitioned = row.kind == "p" or row.kind == "I"
-    local size = rows_of(session, row.kind == "p" and LEAVES or SIZES, row.oid)[1]
+    local size = guard.rows(session, row.kind == "p" and LEAVES or SIZES, row.oid)[1]
     local rows = row.rows
     if row.kind == "p" then
       rows = not size.unknown and size.rows or nil
@@ -158,7 +150,7 @@ local function relation(target, schema, name)
   if answer and (found.kind == "r" or found.kind == "p" or (found.kind == "m" and found.populated)) then
     -- Apart: that it can't be told must not take the rest along.
     answer.empty = asking(target, function(session)
-      return rows_of(session, ("select not exists (select from %s limit 1) as empty")
+      return guard.rows(session, ("select not exists (select from %s limit 1) as empty")
         :format(guard.quoted(schema, name)))[1].empty
     end)
   end
@@ -179,7 +171,7 @@ local function indexes(target, schema, name)
   return asking(target, function(session)
     local row = find(target, session, schema, name)
     local list, last = {}, nil
-    for _, part in ipairs(row and rows_of(session, INDEXES, row.oid) or {}) do
+    for _, part in ipairs(row and guard.rows(session, INDEXES, row.oid) or {}) do
       if not last or last.name ~= part.name then
         last = { name = part.name, columns = {}, unique = part.unique, valid = part.valid, partial = part.partial,
           primary = part.primary, method = part.method }
@@ -201,7 +193,7 @@ local function columns(target, schema, name)
   return asking(target, function(session)
     local row = find(target, session, schema, name)
     local all = {}
-    for _, column in ipairs(row and rows_of(session, COLUMNS, row.oid) or {}) do
+    for _, column in ipairs(row and guard.rows(session, COLUMNS, row.oid) or {}) do
       all[column.name] = { type = column.type, not_null = column.not_null, default = column.default }
     end
     return all

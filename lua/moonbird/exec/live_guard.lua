@@ -163,7 +163,12 @@ end
 
 -- The catalog -------------------------------------------------------------------------------------------
 
-local function rows_of(session, text, ...)
+--- Rows of a statement. Raises its error.
+---@param session moonbird.session
+---@param text string
+---@param ... any its parameters
+---@return table[]
+function M.rows(session, text, ...)
   local result, err = session:query(text, { ... }, select("#", ...))
   if not result then
     error(err, 0)
@@ -228,7 +233,7 @@ local function check_functions(session, found)
   if #names == 0 then
     return
   end
-  for _, row in ipairs(rows_of(session, FUNCTIONS, literal.array(names))) do
+  for _, row in ipairs(M.rows(session, FUNCTIONS, literal.array(names))) do
     table.insert(by_name[row.name], row)
   end
   for _, call in ipairs(found.functions) do
@@ -265,7 +270,7 @@ local function check_relations(session, found, journal, seen, inspect)
     elseif SECRET[relation.name] and (not schema or CATALOGS[schema]) then
       refuse(("may not read %s"):format(relation.name))
     end
-    for _, row in ipairs(rows_of(session, RELATIONS, M.quoted(schema, relation.name))) do
+    for _, row in ipairs(M.rows(session, RELATIONS, M.quoted(schema, relation.name))) do
       if row.schema == journal then
         refuse(("may not read the journal (%s.%s)"):format(row.schema, row.name))
       elseif row.schema == "pg_toast" then

@@ -366,7 +366,11 @@ local function settle_waivers(state, options)
   end
 end
 
-local function in_order(a, b)
+--- The order of findings: by file and place.
+---@param a moonbird.policy.finding
+---@param b moonbird.policy.finding
+---@return boolean before
+function M.in_order(a, b)
   if (a.file or "") ~= (b.file or "") then
     return (a.file or "") < (b.file or "")
   elseif (a.line or 0) ~= (b.line or 0) then
@@ -448,7 +452,7 @@ function M.run(options)
   end
   settle_waivers(state, options)
   run_registry_rules(state, options, active, true)
-  table.sort(state.findings, in_order)
+  table.sort(state.findings, M.in_order)
   local rules = {}
   for i, item in ipairs(active) do
     rules[i] = item.rule

@@ -9,6 +9,7 @@ local judge = require "moonbird.policy.facts.judge"
 local names = require "moonbird.policy.facts.names"
 local query = require "moonbird.policy.facts.query"
 local rights = require "moonbird.policy.facts.rights"
+local sorted = require "moonbird.util.sorted"
 local sql = require "moonbird.core.sql"
 local tree = require "moonbird.policy.facts.tree"
 
@@ -51,18 +52,6 @@ local schema_verbs = {
   create = true, alter = true, drop = true, rename = true, grant = true, revoke = true, comment = true,
   security_label = true,
 }
-
-local function sorted(set)
-  local list = {}
-  if next(set) == nil then
-    return list
-  end
-  for key in pairs(set) do
-    list[#list + 1] = key
-  end
-  table.sort(list)
-  return list
-end
 
 -- First words of tags -> verbs, for what has no tree.
 local tag_verbs = {
@@ -164,7 +153,7 @@ local function from_tree(st, kind, node)
     schemas[st.name] = true
   end
   schemas.pg_temp, schemas["$user"], schemas[""] = nil, nil, nil
-  st.relations, st.schemas, st.functions = relations, sorted(schemas), sorted(named.functions)
+  st.relations, st.schemas, st.functions = relations, sorted.keys(schemas), sorted.keys(named.functions)
   st.writes = marks.writes or named.writes
   st.writes_data = #st.writes > 0
   st.changes_schema = schema_verbs[st.verb] or st.inner_verb == "create" and st.analyze == true or false
@@ -197,7 +186,7 @@ local function elements(st, node)
   for _, schema in ipairs(st.schemas) do
     schemas[schema] = true
   end
-  st.schemas = sorted(schemas)
+  st.schemas = sorted.keys(schemas)
 end
 
 local function make(options, text, lexed, line, column)

@@ -14,6 +14,7 @@
 local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
 local json = require "moonbird.core.json"
+local sorted = require "moonbird.util.sorted"
 local text_util = require "moonbird.util.text"
 
 local M = {}
@@ -211,15 +212,6 @@ local function said_of(folder)
   return said, nil, entries == nil
 end
 
-local function sorted(set)
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
 ---@class moonbird.policy.ledger_update
 ---@field added string[] names of files
 ---@field changed string[]
@@ -245,9 +237,9 @@ function M.update(folder, files, may_change)
   local function refuse(name, why, change)
     result.refused[#result.refused + 1] = { file = name, why = why or "it must not change any more",
       change = change }
-    entries[name] = sorted(said[name])[1]
+    entries[name] = sorted.keys(said[name])[1]
   end
-  for _, name in ipairs(sorted(files)) do
+  for _, name in ipairs(sorted.keys(files)) do
     if not said[name] then
       result.added[#result.added + 1] = name
       entries[name] = files[name]
@@ -263,7 +255,7 @@ function M.update(folder, files, may_change)
       end
     end
   end
-  for _, name in ipairs(sorted(said)) do
+  for _, name in ipairs(sorted.keys(said)) do
     if not files[name] then
       local may, why = may_change(name)
       if may then

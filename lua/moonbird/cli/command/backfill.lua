@@ -1,4 +1,5 @@
 --- moonbird backfill list|show|run|pause|resume|cancel|throttle|retry-errors|verify|explain
+local actions = require "moonbird.cli.actions"
 local error_ = require "moonbird.core.error"
 
 local M = {}
@@ -24,11 +25,13 @@ local function misused(args)
   elseif args.restart and args.adopt then
     return error_.new("usage", "--restart and --adopt exclude one another")
   end
-  for key, actions in pairs(ONLY) do
-    if args[key] and not actions[action] then
-      return error_.new("usage", ("--%s does not belong to backfill %s"):format(key:gsub("_", "-"), action))
-    end
+end
+
+local function module(action)
+  if action == "run" then
+    return require "moonbird.cli.backfills.run"
   end
+  return require "moonbird.cli.backfills.steer"
 end
 
 --- Does it.
@@ -37,13 +40,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local err = misused(args)
-  if err then
-    return nil, err
-  elseif args.action == "run" then
-    return require("moonbird.cli.backfills.run").run(args, report)
-  end
-  return require("moonbird.cli.backfills.steer").run(args, report)
+  return actions.run(args, report, { misused = misused, only = ONLY, module = module })
 end
 
 return M

@@ -1,5 +1,4 @@
 --- moonbird down
-local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
 local up = require "moonbird.cli.command.up"
 
@@ -11,16 +10,13 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, gate, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args)
-  end
+  local _, settings, err = tenants.configured(args)
   if err then
     return nil, err
   elseif not settings then
     return up.go(args, report, "down")
   end
+  local conf, gate
   conf, gate, err = up.gate(args)
   if not gate then
     return nil, err

@@ -27,12 +27,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, err = project.config(args)
-  if not conf then
-    return nil, err
-  end
-  local settings
-  settings, err = tenants.settings(conf, args)
+  local conf, settings, err = tenants.configured(args)
   if err then
     return nil, err
   elseif settings then

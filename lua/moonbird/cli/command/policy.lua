@@ -4,8 +4,10 @@ local clean = require "moonbird.report.clean"
 local error_ = require "moonbird.core.error"
 local findings_of = require "moonbird.report.findings"
 local json = require "moonbird.core.json"
+local lua_value = require "moonbird.util.lua_value"
 local nearest = require "moonbird.util.nearest"
 local project = require "moonbird.cli.project"
+local sorted = require "moonbird.util.sorted"
 local style = require "moonbird.report.style"
 
 local M = {}
@@ -27,28 +29,6 @@ local function rule_data(rule, settings)
     default_severity = rule.severity, source = rule.file or "built in", options = next(options) and options or nil,
     needs = json.array(rule.needs or {}), moments = json.array(rule.moments or { "check", "before" }),
     hard = rule.hard or false, gate = rule.gate or false }
-end
-
-local function option_text(value)
-  if type(value) == "string" then
-    return ("%q"):format(value)
-  elseif type(value) ~= "table" then
-    return tostring(value)
-  end
-  local parts = {}
-  for i, item in ipairs(value) do
-    parts[i] = ("%q"):format(item)
-  end
-  return #parts == 0 and "{}" or "{ " .. table.concat(parts, ", ") .. " }"
-end
-
-local function sorted_keys(set)
-  local keys = {}
-  for key in pairs(set or {}) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
 end
 
 local function severity_colour(out, severity)
@@ -74,8 +54,8 @@ local function list(_, report, _, rules, settings)
       report:write((i > 1 and "\n" or "") .. report.out.bold(clean.line(group)) .. "\n")
     end
     local notes = {}
-    for _, name in ipairs(sorted_keys(data.options)) do
-      notes[#notes + 1] = ("%s = %s"):format(name, option_text(data.options[name]))
+    for _, name in ipairs(sorted.keys(data.options or {})) do
+      notes[#notes + 1] = ("%s = %s"):format(name, lua_value.text(data.options[name]))
     end
     local origin = rule.file and clean.line(rule.file) or ""
     rows[#rows + 1] = { severity_colour(report.out, data.severity)(data.severity), rule.id, clean.line(rule.title),
@@ -133,15 +113,15 @@ local function write_explanation(report, rule, data)
   if rule.fix then
     report:write(("\nfix: %s\n"):format(clean.visible(rule.fix)))
   end
-  local names = sorted_keys(rule.options)
+  local names = sorted.keys(rule.options or {})
   if #names > 0 then
     report:write("\noptions, in moonbird.lua: policy.rules[\"" .. rule.id .. "\"]\n")
     local option_rows = {}
     for i, name in ipairs(names) do
       local value, default = data.options[name], rule.options[name].default
-      local shown = option_text(value)
-      if option_text(default) ~= shown then
-        shown = ("%s (default %s)"):format(shown, option_text(default))
+      local shown = lua_value.text(value)
+      if lua_value.text(default) ~= shown then
+        shown = ("%s (default %s)"):format(shown, lua_value.text(default))
       end
       option_rows[i] = { clean.line(name), clean.line(shown), clean.line(tostring(rule.options[name].help or "")) }
     end

@@ -45,12 +45,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, gate, err = up.gate(args)
-  if not gate then
-    return nil, err
-  end
-  local settings
-  settings, err = tenants.settings(conf, args)
+  local conf, settings, gate, err = tenants.gated(args)
   if err then
     return nil, err
   elseif settings then

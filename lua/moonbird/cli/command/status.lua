@@ -155,11 +155,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args)
-  end
+  local conf, settings, err = tenants.configured(args)
   if err then
     return nil, err
   end

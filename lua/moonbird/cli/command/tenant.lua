@@ -1,4 +1,5 @@
 --- moonbird tenant: what there is to do with tenants besides migrating them. One module per action.
+local actions = require "moonbird.cli.actions"
 local error_ = require "moonbird.core.error"
 
 local M = {}
@@ -20,12 +21,10 @@ local function misused(args)
     return error_.new("usage", ("tenant %s is about one tenant: --tenant and --exclude have no place")
       :format(args.action))
   end
-  for key, actions in pairs(ONLY) do
-    local value = args[key]
-    if value and value ~= 0 and not (type(value) == "table" and #value == 0) and not actions[args.action] then
-      return error_.new("usage", ("--%s does not belong to tenant %s"):format(key:gsub("_", "-"), args.action))
-    end
-  end
+end
+
+local function module(action)
+  return require("moonbird.cli.tenants." .. (action == "unpin" and "pin" or action))
 end
 
 --- Does it.
@@ -34,12 +33,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local err = misused(args)
-  if err then
-    return nil, err
-  end
-  local action = args.action == "unpin" and "pin" or args.action
-  return require("moonbird.cli.tenants." .. action).run(args, report)
+  return actions.run(args, report, { misused = misused, only = ONLY, module = module })
 end
 
 return M

@@ -8,7 +8,6 @@ local resolve = require "moonbird.tenants.resolve"
 local task = require "moonbird.core.task"
 local tenants = require "moonbird.cli.tenants.common"
 local text = require "moonbird.util.text"
-local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -201,13 +200,8 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, gate, err = up.gate(args)
-  if not gate then
-    return nil, err
-  end
-  local settings
-  settings, err = tenants.settings(conf, args, true)
-  if not settings then
+  local conf, settings, gate, err = tenants.gated(args, true)
+  if err then
     return nil, err
   end
   return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)

@@ -1,8 +1,10 @@
 --- What the commands share where there are tenants: their settings, the chosen ones, where these stand.
 local error_ = require "moonbird.core.error"
 local overview_of = require "moonbird.exec.tenants.overview"
+local project = require "moonbird.cli.project"
 local settings_of = require "moonbird.tenants.settings"
 local survey_of = require "moonbird.exec.tenants.survey"
+local up = require "moonbird.cli.command.up"
 local without_tenants = require "moonbird.cli.without_tenants"
 
 local M = {}
@@ -25,6 +27,57 @@ function M.settings(conf, args, needed)
     return nil, needed and without_tenants.error() or without_tenants.refusal(conf, args)
   end
   return settings_of.read(conf)
+end
+
+--- The configuration and the tenants' settings of it.
+---@param args table
+---@param needed? boolean the command is about tenants
+---@return moonbird.config?
+---@return moonbird.tenants.settings? settings nil without err: there are no tenants
+---@return moonbird.error? err
+function M.configured(args, needed)
+  local conf, err = project.config(args)
+  if not conf then
+    return nil, nil, err
+  end
+  local settings
+  settings, err = M.settings(conf, args, needed)
+  return conf, settings, err
+end
+
+--- The same with the policy's gate, for a command that changes a database.
+---@param args table
+---@param needed? boolean the command is about tenants
+---@return moonbird.config?
+---@return moonbird.tenants.settings? settings nil without err: there are no tenants
+---@return moonbird.gate?
+---@return moonbird.error? err
+function M.gated(args, needed)
+  local conf, gate, err = up.gate(args)
+  if not gate then
+    return nil, nil, nil, err
+  end
+  local settings
+  settings, err = M.settings(conf, args, needed)
+  return conf, settings, gate, err
+end
+
+--- The opening of a command that is about tenants and changes no schema: runs `work` on the global target.
+---@param args table
+---@param report moonbird.reporter
+---@param files boolean scan the migrations and hand them over
+---@param work fun(run: moonbird.run, target: moonbird.target, settings: moonbird.tenants.settings, entries?: table[]):
+---       table|nil, moonbird.error|nil
+---@return table|nil
+---@return moonbird.error? err
+function M.with_target(args, report, files, work)
+  local conf, settings, err = M.configured(args, true)
+  if err then
+    return nil, err
+  end
+  return project.with_target(args, report, { config = conf, files = files }, function(run, target, entries)
+    return work(run, target, settings, entries)
+  end)
 end
 
 --- Opens a survey of the chosen tenants, hands it to `work(survey)`, closes it.
@@ -98,6 +151,20 @@ function M.rollout(args)
     jobs = args.jobs, canary = M.shares(args.canary), max_failures = max_failures, keep_going = args.keep_going }
 end
 
+--- Reads the states of the chosen tenants, and tells their files from the global ones.
+---@param survey moonbird.tenants.survey
+---@param target moonbird.target
+---@param entries table[]
+---@return table[]? global
+---@return table[]|moonbird.error own those of tenants, or what went wrong
+function M.read(survey, target, entries)
+  local ok, err = overview_of.read(survey)
+  if not ok then
+    return nil, err
+  end
+  return survey:split(entries, target.state)
+end
+
 --- Where the chosen tenants stand.
 ---@param survey moonbird.tenants.survey
 ---@param target moonbird.target
@@ -107,11 +174,7 @@ end
 ---@return table[]|moonbird.error global the global entries, or what went wrong
 ---@return table[]? own those of tenants
 function M.overview(survey, target, entries, allow)
-  local ok, err = overview_of.read(survey)
-  if not ok then
-    return nil, err
-  end
-  local global, own = survey:split(entries, target.state)
+  local global, own = M.read(survey, target, entries)
   if not global then
     return nil, own
   end

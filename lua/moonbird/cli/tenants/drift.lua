@@ -2,7 +2,6 @@
 local drift = require "moonbird.exec.tenants.drift"
 local drift_report = require "moonbird.report.drift"
 local error_ = require "moonbird.core.error"
-local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
 
 local M = {}
@@ -13,15 +12,7 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args, true)
-  end
-  if err then
-    return nil, err
-  end
-  return project.with_target(args, report, { config = conf }, function(run, target)
+  return tenants.with_target(args, report, false, function(run, target, settings)
     return tenants.with_survey(args, run, target, settings, { check_schemas = false }, function(survey)
       local found, failure = drift.run(survey)
       if not found then

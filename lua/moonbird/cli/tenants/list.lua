@@ -1,6 +1,5 @@
 --- moonbird tenant list
 local json = require "moonbird.core.json"
-local project = require "moonbird.cli.project"
 local style = require "moonbird.report.style"
 local tenants = require "moonbird.cli.tenants.common"
 local text = require "moonbird.util.text"
@@ -35,15 +34,7 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args, true)
-  end
-  if err then
-    return nil, err
-  end
-  return project.with_target(args, report, { config = conf }, function(run, target)
+  return tenants.with_target(args, report, false, function(run, target, settings)
     return tenants.with_survey(args, run, target, settings, nil, function(survey)
       local rows, list = {}, json.array {}
       for i, tenant in ipairs(survey.tenants) do

@@ -4,8 +4,6 @@ local fs = require "moonbird.core.fs"
 local labels = require "moonbird.cli.tenants.list".labels
 local matrix_of = require "moonbird.exec.tenants.matrix"
 local matrix_report = require "moonbird.report.matrix"
-local overview_of = require "moonbird.exec.tenants.overview"
-local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
 
 local M = {}
@@ -17,21 +15,17 @@ local function write(path, text)
   end
 end
 
-local function show(args, report, conf, target, entries)
+local function show(args, report, target, entries)
   return function(survey)
-    local ok, err = overview_of.read(survey)
-    if not ok then
-      return nil, err
-    end
-    local global, own = survey:split(entries, target.state)
+    local global, own = tenants.read(survey, target, entries)
     if not global then
       return nil, own
     end
-    local matrix = matrix_of.make(survey, own, { allow = tenants.allow(conf, args), entries = entries,
+    local matrix = matrix_of.make(survey, own, { allow = tenants.allow(target.run.config, args), entries = entries,
       labels = labels })
     matrix.title = ("Tenants of %s"):format(target.run.params.dbname or "the database")
     if args.html then
-      err = write(args.html, matrix_report.html(matrix))
+      local err = write(args.html, matrix_report.html(matrix))
       if err then
         return nil, err
       end
@@ -51,16 +45,8 @@ end
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args, true)
-  end
-  if err then
-    return nil, err
-  end
-  return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
-    return tenants.with_survey(args, run, target, settings, nil, show(args, report, conf, target, entries))
+  return tenants.with_target(args, report, true, function(run, target, settings, entries)
+    return tenants.with_survey(args, run, target, settings, nil, show(args, report, target, entries))
   end)
 end
 

@@ -1,7 +1,6 @@
 --- moonbird tenant pin, moonbird tenant unpin
 local error_ = require "moonbird.core.error"
 local pins = require "moonbird.exec.tenants.pins"
-local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
 
 local M = {}
@@ -36,17 +35,10 @@ end
 ---@return moonbird.error? err
 function M.run(args, report)
   local err = usage(args)
-  local conf, settings
-  if not err then
-    conf, err = project.config(args)
-  end
-  if conf then
-    settings, err = tenants.settings(conf, args, true)
-  end
   if err then
     return nil, err
   end
-  return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
+  return tenants.with_target(args, report, true, function(run, target, settings, entries)
     local failure = refuse(args, entries)
     if failure then
       return nil, failure

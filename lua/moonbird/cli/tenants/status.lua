@@ -1,7 +1,6 @@
 --- moonbird tenant status: what `status` says of the tenants.
 local error_ = require "moonbird.core.error"
 local overview_report = require "moonbird.report.overview"
-local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
 
 local M = {}
@@ -12,17 +11,9 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  local conf, settings, err
-  conf, err = project.config(args)
-  if conf then
-    settings, err = tenants.settings(conf, args, true)
-  end
-  if err then
-    return nil, err
-  end
-  return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
+  return tenants.with_target(args, report, true, function(run, target, settings, entries)
     return tenants.with_survey(args, run, target, settings, nil, function(survey)
-      local overview, failure = tenants.overview(survey, target, entries, tenants.allow(conf, args))
+      local overview, failure = tenants.overview(survey, target, entries, tenants.allow(run.config, args))
       if not overview then
         return nil, failure
       end

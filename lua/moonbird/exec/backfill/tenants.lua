@@ -81,11 +81,7 @@ local function turn(context, tenant)
       result, err = "again", nil
     end
   end
-  if session.doomed then
-    survey.pool:drop(database, session)
-  else
-    survey.pool:give(database, session)
-  end
+  survey.pool:give(database, session)
   return result, err
 end
 

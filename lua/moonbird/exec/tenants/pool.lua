@@ -115,7 +115,7 @@ function M:take(database)
   return session
 end
 
---- Gives a session back. One that is not idle any more, or old, is closed.
+--- Gives a session back. One that can't be used any more, or is old, is closed.
 ---@param database moonbird.tenants.database
 ---@param session moonbird.session
 function M:give(database, session)
@@ -145,7 +145,7 @@ function M:open_of(system)
   end
 end
 
---- Closes a session that can't be used any more.
+--- Closes a session that is not to be used again.
 ---@param database moonbird.tenants.database
 ---@param session moonbird.session
 function M:drop(database, session)

@@ -85,11 +85,7 @@ local function run_tenant(context, tenant)
     done, err = one.attempt(database, tenant, context.stage, session, context.gate)
     session, tenant.session = tenant.session, nil
   end
-  if session.doomed then
-    context.pool:drop(database, session)
-  else
-    context.pool:give(database, session)
-  end
+  context.pool:give(database, session)
   return done, err
 end
 

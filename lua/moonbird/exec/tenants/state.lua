@@ -3,15 +3,12 @@
 -- Targets with the same history share one table of it: the server hashes each target's history, and each
 -- different one is read once. Ten thousand tenants at the same version are two queries and ten thousand short
 -- rows.
+local absent = require "moonbird.core.absent"
 local json = require "moonbird.core.json"
 local literal = require "moonbird.core.literal"
 local sha256 = require "moonbird.core.sys".sha256
 
 local M = {}
-
-local function absent(err)
-  return err.sqlstate == "42P01" or err.sqlstate == "3F000" or err.sqlstate == "42883"
-end
 
 local SUMMARY = [[
   with wanted as (select unnest($1::text[]) as target),
@@ -101,7 +98,7 @@ function M.uniform(journal, session, names)
   local q = journal.quoted
   local result, err = session:query(UNIFORM:format(q, q))
   if not result then
-    return nil, not absent(err) and err or nil
+    return nil, not absent.any(err) and err or nil
   end
   local row = result:row(1)
   if not row or row.names ~= sha256(table.concat(names, ",")) then
@@ -130,7 +127,7 @@ function M.read(journal, session, names)
   local q = journal.quoted
   local result, err = session:query(SUMMARY:format(q, q), { wanted })
   if not result then
-    if absent(err) then
+    if absent.any(err) then
       return {}
     end
     return nil, err

@@ -143,11 +143,7 @@ function M:with_session(database, work)
   end
   local result
   result, err = work(session)
-  if session.doomed then
-    self.pool:drop(database, session)
-  else
-    self.pool:give(database, session)
-  end
+  self.pool:give(database, session)
   return result, err
 end
 

@@ -1,4 +1,6 @@
 --- Rules of immutability: what is applied or merged stays as it is, and new migrations come after old ones.
+local sorted = require "moonbird.util.sorted"
+
 -- What examples are made of.
 local MAIL = [[
 -- description: Letters to customers are kept until they are sent
@@ -53,15 +55,6 @@ local function find_renamed(ctx, checksum, taken)
   end
 end
 
-local function sorted_names(ledger)
-  local names = {}
-  for name in pairs(ledger) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
 local function check_files(ctx, renamed)
   for _, migration in ipairs(ctx.registry) do
     local said = ctx.ledger[migration.base_name]
@@ -111,7 +104,7 @@ migration. A pull request can change file and ledger together; what finds that i
     for _, migration in ipairs(ctx.registry) do
       files[migration.base_name] = true
     end
-    for _, name in ipairs(sorted_names(ctx.ledger)) do
+    for _, name in ipairs(sorted.keys(ctx.ledger)) do
       if not files[name] then
         local now = find_renamed(ctx, ctx.ledger[name], renamed)
         local at = { file = beside(ctx, LEDGER) }
