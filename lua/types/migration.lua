@@ -31,8 +31,7 @@
 ---@field columns? string[] what `transform` sees of a row, beside its key
 ---@field transform? fun(row: moonbird.db.row, db: moonbird.db): table|nil the new values; nil leaves the row alone
 ---@field batch? fun(db: moonbird.db, lo: any, hi: any): integer|nil works on the rows from lo to hi, both included
----@field options? table<string, any> batch_target, min, max, start, workers, durable, max_errors, retries,
----       lock_timeout, statement_timeout
+---@field options? moonbird.config_backfill before those of moonbird.lua
 
 --- A finding of the policy that is excused. docs/guide/policies.md.
 ---@class moonbird.migration.waiver

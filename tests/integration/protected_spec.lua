@@ -91,6 +91,58 @@ describe("a protected environment", function()
     assert.is_true(there())
   end))
 
+  -- What writes without being a migration.
+  local WRITERS = { { "baseline", "1" }, { "repair", "1", "--mark", "applied", "--reason", "it is there" },
+    { "run", "script.lua" } }
+
+  it("is not written to by scripts, baseline and repair", async(function()
+    helper.write(dir, { ["script.lua"] = "return function(db) db:exec('create table by_hand (i int)') end" })
+    for round = 1, 2 do
+      local events = journal()
+      for _, env in ipairs { OUTSIDE, PIPELINE } do
+        for _, command in ipairs(WRITERS) do
+          has(moonbird(6, env, table.unpack(command)).stderr, "protected")
+        end
+      end
+      assert.are.equal(events, journal())
+      assert.is_nil(db:value "select to_regclass('by_hand')::text")
+      if round == 1 then
+        deployed()
+      end
+    end
+    has(moonbird(6, OUTSIDE, "run", "show", "nothing").stderr, "there is no run") -- asks, and writes nothing
+    moonbird(0, OUTSIDE, "-e", "development", "run", "script.lua")
+    assert.are.equal("by_hand", db:value "select to_regclass('by_hand')::text")
+  end))
+
+  it("is written to by them in an emergency, and the journal knows why", async(function()
+    helper.write(dir, { ["script.lua"] = "return function(db) db:exec('create table by_hand (i int)') end" })
+    for _, command in ipairs(WRITERS) do
+      for _, reason in ipairs { "", " " } do
+        moonbird(2, OUTSIDE, table.unpack(table.move({ "--emergency", reason }, 1, 2, #command + 1,
+          { table.unpack(command) })))
+      end
+    end
+    assert.are.equal(0, journal())
+    moonbird(0, OUTSIDE, "baseline", "1", "--reason", "it was there", "--emergency", "adopted by night")
+    moonbird(0, OUTSIDE, "repair", "1", "--mark", "reverted", "--reason", "it is gone", "--emergency", "mended")
+    moonbird(0, OUTSIDE, "run", "script.lua", "--emergency", "rows are lost")
+    local events = json.decode(moonbird(0, OUTSIDE, "--json", "history").stdout).events
+    assert.same({ emergency = "rows are lost", script = "script.lua" }, events[1].detail)
+    assert.are.equal("script", events[1].event)
+    assert.are.equal("mended", events[2].detail.emergency)
+    assert.same({ reason = "it was there", emergency = "adopted by night" }, events[3].detail)
+    local said = moonbird(0, OUTSIDE, "history").stdout
+    for _, part in ipairs { "it was there; emergency: adopted by night", "it is gone; emergency: mended",
+      "script.lua; emergency: rows are lost" } do
+      has(said, part)
+    end
+    assert.are.equal("by_hand", db:value "select to_regclass('by_hand')::text")
+    moonbird(0, OUTSIDE, "history", "--verify")
+    moonbird(0, PIPELINE, "deploy")
+    assert.is_true(there())
+  end))
+
   it("says which rule refused, as data too", async(function()
     local answer = json.decode(moonbird(6, OUTSIDE, "--json", "up").stdout)
     assert.is_false(answer.ok)

@@ -131,6 +131,14 @@ describe("the annotations in lua/types", function()
     end
   end)
 
+  it("have every option of tenants and of backfills, and no other", function()
+    assert.equal(names(require("moonbird.tenants.settings").readers), fields("moonbird.config_tenants"))
+    assert.equal(names(require("moonbird.migration.backfill").options), fields("moonbird.config_backfill"))
+    for _, kind in pairs(types.classes["moonbird.config_settings"].types) do
+      assert.is_nil(kind:find("reserved", 1, true), kind)
+    end
+  end)
+
   it("have env() of moonbird.lua", function()
     assert.is_true(types.globals.env)
     assert.truthy(assert(fs.read("lua/moonbird/config/config.lua")):find("env = env_function(", 1, true))

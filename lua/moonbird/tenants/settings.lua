@@ -94,7 +94,8 @@ local function text(value)
   return nil, "must be a string"
 end
 
-local READERS = {
+--- What the section may say, and how each key is read: the value kept, or nil and what is wrong.
+M.readers = {
   source = function(value)
     return value
   end,
@@ -167,9 +168,9 @@ function M.read(conf)
     given.source = raw
   else
     for key, value in pairs(raw) do
-      local reader = READERS[key]
+      local reader = M.readers[key]
       if not reader then
-        complain(("unknown key \"%s\""):format(tostring(key)), nearest.hint(tostring(key), READERS))
+        complain(("unknown key \"%s\""):format(tostring(key)), nearest.hint(tostring(key), M.readers))
       else
         local good, wrong = reader(value)
         if good == nil then

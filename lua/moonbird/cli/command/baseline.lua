@@ -4,6 +4,7 @@ local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local registry = require "moonbird.migration.registry"
 local text = require "moonbird.util.text"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -13,7 +14,12 @@ local M = {}
 ---@return table|nil
 ---@return moonbird.error? err
 function M.run(args, report)
-  return project.with_target(args, report, { files = true }, function(run, target, entries)
+  local conf, gate, refused = up.gate(args)
+  if not gate then
+    return nil, refused
+  end
+  local detail = (args.reason or args.emergency) and { reason = args.reason, emergency = args.emergency } or nil
+  return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
     local ok, failure = bootstrap.ensure(target, { left = run.lock_wait })
     if not ok then
       return nil, failure
@@ -36,7 +42,7 @@ function M.run(args, report)
         event = "baseline", applies = true, outcome = "done", version = migration.version,
         version_text = migration.version_text, id = migration.id, name = migration.name,
         phase = migration.phase, scope = migration.scope, compatibility = migration.compatibility,
-        checksum = migration.checksum, detail = args.reason and { reason = args.reason } or nil,
+        checksum = migration.checksum, detail = detail,
       })
     end
     if #migrations > 0 then

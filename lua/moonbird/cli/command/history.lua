@@ -12,7 +12,8 @@ local text = require "moonbird.util.text"
 local M = {}
 
 local WORDS = { apply = "applied", revert = "reverted", fail = "failed", start = "started", unit = "unit",
-  baseline = "baseline", repair = "repaired", pin = "pinned", unpin = "unpinned" }
+  baseline = "baseline", repair = "repaired", pin = "pinned", unpin = "unpinned",
+  script = "ran" }
 
 --- What an auditor asks for: why it was let through.
 local function excuses(detail)
@@ -29,12 +30,21 @@ local function excuses(detail)
   return table.concat(list, "; ")
 end
 
+--- The reason that was given, and what else is to be said.
+local function said(detail)
+  local list, more = {}, excuses(detail)
+  list[#list + 1] = detail.script
+  list[#list + 1] = detail.reason
+  list[#list + 1] = more ~= "" and more or nil
+  return table.concat(list, "; ")
+end
+
 local function unit_note(row)
   if row.event == "pin" then
     return ("to %d: %s"):format(row.detail.to, row.detail.reason)
   end
   if row.event ~= "unit" then
-    return row.error or (row.detail and (row.detail.reason or excuses(row.detail))) or ""
+    return row.error or (row.detail and said(row.detail)) or ""
   end
   return ("%d %s%s"):format(row.detail.unit, row.outcome, row.detail.statement and (": " .. row.detail.statement)
     or "")

@@ -2,6 +2,7 @@
 local plan = require "moonbird.plan.plan"
 local error_ = require "moonbird.core.error"
 local project = require "moonbird.cli.project"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -26,7 +27,7 @@ local function decide(args, target, entries)
   end
   local event = { event = "repair", outcome = "done", version = version, version_text = about.version_text,
     id = about.id, name = about.name, phase = row and row.phase, scope = row and row.scope,
-    detail = { reason = args.reason } }
+    detail = { reason = args.reason, emergency = args.emergency } }
   if args.accept then
     if not find(comparison.changed, version) then
       return nil, error_.new("usage", ("%s has not changed since it was applied"):format(about.id))
@@ -67,7 +68,11 @@ function M.run(args, report)
   elseif not args.reason or args.reason == "" then
     return nil, error_.new("usage", "repair wants --reason \"why\": it is journaled")
   end
-  return project.with_target(args, report, { files = true, full = true }, function(_, target, entries)
+  local conf, gate, refused = up.gate(args)
+  if not gate then
+    return nil, refused
+  end
+  return project.with_target(args, report, { config = conf, files = true, full = true }, function(_, target, entries)
     if not target.state.exists then
       return nil, error_.new("usage", "this database has no journal to repair", { hint = "run `moonbird up`" })
     end

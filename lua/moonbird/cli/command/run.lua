@@ -4,6 +4,7 @@ local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
 local project = require "moonbird.cli.project"
 local sandbox = require "moonbird.core.sandbox"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -36,6 +37,17 @@ local function load_script(path, report)
   return fn
 end
 
+--- A script may do anything, so the journal has to know of one that was let through. Before it runs: what it does is
+--- committed by itself.
+local function record_emergency(args, run, target)
+  local ok, err = require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
+  if not ok then
+    return nil, err
+  end
+  return target:append { event = "script", outcome = "done",
+    detail = { emergency = args.emergency, script = args.script } }
+end
+
 --- Runs a script; an integer it returns is the exit status.
 ---@param args table
 ---@param report moonbird.reporter
@@ -48,12 +60,22 @@ function M.run(args, report)
   elseif WORDS[args.script] and not fs.stat(args.script) then
     return require("moonbird.cli.fleet_runs").run(args, report, conf)
   end
-  local fn
+  local fn, gate
   fn, err = load_script(args.script, report)
   if not fn then
     return nil, err
   end
-  return project.with_target(args, report, { config = conf }, function(_, target)
+  conf, gate, err = up.gate(args)
+  if not gate then
+    return nil, err
+  end
+  return project.with_target(args, report, { config = conf }, function(run, target)
+    if args.emergency then
+      local ok, failed = record_emergency(args, run, target)
+      if not ok then
+        return nil, failed
+      end
+    end
     local handle = db.new {
       session = target.session,
       target = { name = target.name, schema = target.schema, vars = target.vars },

@@ -50,8 +50,9 @@ return {
     explain = text_util.trim [[
 Two paths to production are one too many: the one that is not the pipeline has no review, no pinned image, no
 diagnostics, and meets the pipeline's own run half-way. An environment with `protected = true` (or
-`protected = { variable = "CI", commands = { "deploy" } }`) refuses `up`, `down`, `redo` and `drop` by hand: the
-command must be one of its commands, and the variable must say that this is the pipeline. Start it there: the
+`protected = { variable = "CI", commands = { "deploy" } }`) refuses `up`, `down`, `redo`, `drop`, `baseline`, `repair`
+and scripts (`run FILE`) by hand: the command must be one of its commands, and the variable must say that this is the
+pipeline. Start it there: the
 application's own start is no place for migrations either.
 
 When the pipeline itself is what is broken: `--emergency "reason"`, which the journal keeps.]],
