@@ -15,8 +15,8 @@
 ---@field limits? moonbird.config_limits
 ---@field search_path? string|string[] schemas for the migrations, default the server's
 ---@field policy? moonbird.config_policy_section what the rules ask for here; an environment's is laid over the file's
----@field tenants? moonbird.config_tenants|table|function a source (tenants.schemas{...} and the like), a list of them, a
----       function that returns the list, or a table of options with one of these as `source`
+---@field tenants? moonbird.config_tenants|table|function a source (tenants.schemas{...} and the like), a list of them,
+---       a function that returns the tenants, or a table of options with one of these as `source`
 ---@field backfill? moonbird.config_backfill for every backfill that does not say its own
 ---@field protected? boolean|moonbird.config_protection true: only the pipeline migrates it, and it only goes forward
 

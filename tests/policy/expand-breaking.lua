@@ -17,6 +17,14 @@ return {
       sql = "alter table users add column n int default 0;\nalter table users alter column n set not null;\n"
         .. "alter table users alter column n drop default;" },
     { name = "SET NOT NULL", sql = "alter table users alter column email set not null;" },
+    { name = "SET NOT NULL, though a check proves it", line = 7, message = "sets NOT NULL on users.email",
+      sql = "alter table users validate constraint email_filled;\nalter table users alter column email set not null;" },
+    { name = "a varchar with a length", sql = "alter table users alter column name type varchar(50);",
+      message = "to varchar%(50%) %(unless the old one was shorter" },
+    { name = "row level security of a table in use", sql = "alter table users enable row level security;",
+      message = "turns on row level security of users" },
+    { name = "the same for its owner", sql = "create policy p on users using (true);\n"
+      .. "alter table users force row level security;", line = 7, message = "forces row level security of users" },
     { name = "moves a table to another schema", sql = "alter table users set schema archive;" },
     { name = "just before it runs, too", moment = "before", sql = "drop table users;" },
     { name = "the first statement in a Lua string", line = 4, lua = [[
@@ -47,6 +55,12 @@ return {
       .. "alter table t drop column a;\nalter table t rename to u;\ndrop table u;" },
     { name = "an index and a constraint bother nobody who reads", sql = "drop index users_name;\n"
       .. "alter table users drop constraint users_name_check;" },
+    { name = "row level security of a new table, and turned off", sql = "create table t (id int primary key);\n"
+      .. "alter table t enable row level security, force row level security;\n"
+      .. "alter table users disable row level security;\nalter table users no force row level security;" },
+    { name = "a varchar without a length", sql = "alter table users alter column name type varchar;" },
+    { name = "a check that proves NOT NULL", sql = "alter table users add constraint email_filled "
+      .. "check (email is not null) not valid;" },
     { name = "a contract migration", sql = "drop table users;", header = { phase = "contract" } },
     { name = "the down of an expand migration", direction = "down", moment = "before",
       sql = "create table t (id int);", down = "drop table t;" },

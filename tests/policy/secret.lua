@@ -13,6 +13,10 @@ local GOOGLE = join("AI", "za", MIXED, "c5Df6Gh7Jk1Qw2E")
 local JWT = join("ey", "JhbGciOiJIUzI1NiJ9", ".ey", "JzdWIiOiIxMjM0NTY3ODkwIn0", ".", MIXED, MIXED)
 local PEM = join("-----BEGIN ", "RSA PRIVATE", " KEY-----\nMIIEow", MIXED, MIXED, "\n-----END RSA PRIVATE KEY-----")
 local PASSWORD = join("Tanger", "ine-4711")
+-- Of nothing.
+local BCRYPT = join("$2", "b$12$", "q7Rt2WvX9bN4mK8sLp3Zc.", "D6Gh7Jk1Qw2ErTy5Ui8Op/As3Df4Gh9")
+local ARGON = join("$arg", "on2id$v=19$m=65536,t=3,p=4$", "q7Rt2WvX9bN4mK8s", "$",
+  "D6Gh7Jk1Qw2ErTy5Ui8OpAs3Df4Gh9Jk1Qw2ErTy5Ui")
 local HEX = join("9f86d081884c7d659a2f", "eaa0c55ad015a3bf4f1b")
 
 local function insert(value)
@@ -35,6 +39,12 @@ return {
     { name = "a Google key", sql = insert(GOOGLE), message = "Google" },
     { name = "a JSON web token", sql = insert("Bearer " .. JWT), message = "JSON web token" },
     { name = "a private key", sql = insert(PEM), message = "private key" },
+    { name = "a bcrypt hash of a password", line = 7,
+      sql = "insert into users (name, login) values\n  ('a', '" .. BCRYPT .. "');",
+      message = "hash of a password %(bcrypt%) stands on line 7 .*\"%$2b%$\"" },
+    { name = "an Argon2 hash in Lua", message = "hash of a password %(Argon2%)", lua = ("return { description = "
+      .. "\"Made up for the test of a rule\", up = function(db)\n  db:exec(\"update users set login = $1\", %q)\n"
+      .. "end, irreversible = \"made up\" }"):format(ARGON) },
     { name = "the password of a role", sql = "create role app login password '" .. PASSWORD .. "';",
       message = "a password stands" },
     { name = "of a user mapping, and of a subscription",
@@ -89,6 +99,10 @@ return { description = "Made up for the test of a rule", up = "select 1", irreve
       sql = insert('{"password": "Passwort", "reset_password": "Passwort vergessen?"}') .. "\n"
         .. insert('{"confirm_password": "Bestätigen"}') .. "\n-- the token's sha256: " .. HEX .. "\n"
         .. "update oauth set grant_type = 'password' where id = 1;" },
+    { name = "what is no hash: a parameter, and the form of one",
+      sql = "create function f(a int, b int) returns int language sql as 'select $1+$2';\n"
+        .. "alter table users add constraint h check (login like '$2b$12$%' or login like '$argon2id$v=19$%')\n"
+        .. "not valid;" },
     { name = "a password that is taken from elsewhere",
       sql = "select dblink_connect('c', 'host=db dbname=shop password=' || current_setting('app.password'));\n"
         .. "select f(password := current_setting('app.password'));" },

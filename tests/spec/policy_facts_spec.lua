@@ -617,7 +617,13 @@ describe("facts: what breaks an older release", function()
       ["alter schema a rename to b"] = "renames schema a to b",
         ["alter table t alter a type int"] = "changes the type of t.a to integer",
       ["alter table t alter a type text using f(a)"] = "changes the type of t.a to text",
-      ["alter table t alter a type varchar(20)"] = "changes the type of t.a to varchar(20)",
+      ["alter table t alter a type varchar(20)"] = "changes the type of t.a to varchar(20) (unless the old one was "
+        .. "shorter: a waiver may say so)",
+      ["alter table t alter a type varchar(20) using left(a, 20)"] = "changes the type of t.a to varchar(20)",
+      ["alter table t enable row level security"] = "turns on row level security of t, which hides rows from those who "
+        .. "read it now",
+      ["alter table t force row level security"] = "forces row level security of t on its owner, which hides rows from "
+        .. "those who read it now",
       ["alter table t alter a set not null"] = "sets NOT NULL on t.a", ["alter domain d set not null"] = "sets NOT NULL on d",
       ["alter table t add a int not null"] = "adds column t.a as NOT NULL without a default",
       ["alter table t add a int primary key"] = "adds column t.a as NOT NULL without a default",
@@ -643,7 +649,9 @@ describe("facts: what breaks an older release", function()
       "alter type t add value 'x'", "delete from t", "create or replace view v as select 1", "drop publication p",
       "alter table t add a int not null default 1; alter table t alter a set not null",
       "alter table t add a int; alter table t alter a set default 1; alter table t alter a set not null",
+      "alter table t disable row level security", "alter table t no force row level security",
       -- what the step itself created
+      "create table t (); alter table t enable row level security", "create table t (); alter table t force row level security",
       "create table t (); drop table t", "create table t (a int); alter table t drop column a", "create table t (); truncate t",
       "create temp table t (); drop table t", "create table t (); alter table public.t rename to u",
         "create schema s; drop table s.t",

@@ -76,6 +76,25 @@ local function has_any(lower, words)
   return false
 end
 
+-- A hash of a password is no way in by itself, but a guess at a time is checked against it, offline.
+local HASHES = {
+  { sign = "$2", kind = "a hash of a password (bcrypt)", pattern = "()(%$2[abxy]?%$%d%d%$[%w./]+)", least = 59 },
+  { sign = "$argon2", kind = "a hash of a password (Argon2)",
+    pattern = "()(%$argon2i?d?%$[v=%d]*%$?m=%d+,t=%d+,p=%d+%$[%w+/]+%$[%w+/]+)", least = 40 },
+}
+
+local function hashes(text, tell)
+  for _, hash in ipairs(HASHES) do
+    if text:find(hash.sign, 1, true) then
+      for first, value in text:gmatch(hash.pattern) do
+        if #value >= hash.least then
+          tell(hash.kind, first, value)
+        end
+      end
+    end
+  end
+end
+
 local function by_form(text, lower, tell)
   if has_any(lower, SIGNS) then
     for first, value in text:gmatch("()([%w_.-]+)") do
@@ -302,6 +321,7 @@ function M.find(text, options)
     found[#found + 1] = { kind = kind, offset = offset, shown = value:sub(1, most) }
   end
   by_form(text, lower, tell)
+  hashes(text, tell)
   in_urls(text, tell)
   passwords(text, lower, options or {}, tell)
   random_values(text, lower, tell)

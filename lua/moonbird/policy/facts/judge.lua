@@ -239,6 +239,13 @@ local function free_type(action)
     and (not action.using or action.using_cast)
 end
 
+-- A longer one of these takes what the shorter one held; how long the old one was is not in the statement.
+local function may_widen(action)
+  local to = action.type
+  return to and not to.array and not to.schema and (to.name == "varchar" or to.name == "varbit") and #to.args == 1
+    and (not action.using or action.using_cast)
+end
+
 local actions = {}
 
 function actions.drop_column(st, action, found, new_column, sure)
@@ -274,7 +281,8 @@ function actions.alter_type(st, action, found, new_column, sure)
         :format(shown(st), action.column, to))
     end
     if not sure then
-      found:breaking(("changes the type of %s.%s to %s"):format(shown(st), action.column, to))
+      found:breaking(("changes the type of %s.%s to %s%s"):format(shown(st), action.column, to, may_widen(action)
+        and " (unless the old one was shorter: a waiver may say so)" or ""))
     end
   end
   local holds = action.type and not action.type.array and #action.type.args == 0 and wide[action.type.name]
@@ -288,6 +296,21 @@ function actions.set_not_null(st, action, found, new_column, sure)
   -- an older release does not fill a column that it does not know
   if not sure and not (new_column and new_column.filled) then
     found:breaking(("sets NOT NULL on %s"):format(action.column and shown(st) .. "." .. action.column or shown(st)))
+  end
+end
+
+-- Without a policy that lets them, readers see no rows and writers are refused; and a policy is made for the new
+-- release.
+function actions.enable_rls(st, _, found, _, sure)
+  if not sure then
+    found.breaking(("turns on row level security of %s, which hides rows from those who read it now"):format(shown(st)))
+  end
+end
+
+function actions.force_rls(st, _, found, _, sure)
+  if not sure then
+    found.breaking(("forces row level security of %s on its owner, which hides rows from those who read it now")
+      :format(shown(st)))
   end
 end
 

@@ -119,6 +119,12 @@ renamed column, a changed type, a new NOT NULL without a default: the old releas
 and so do all its users, until the rollout is through. What is made in the same migration is nobody's yet and
 free.
 
+SET NOT NULL belongs to the contract as well: a release that still writes NULL fails from then on. The way there does
+not stop anybody: expand adds `CHECK (col IS NOT NULL) NOT VALID` when no running release writes NULL any more, a later
+expand validates it, and the contract says SET NOT NULL, which then needs no look at the rows, and drops the check. Row
+level security is the same: whoever reads the table now has no policy that lets him, and sees no rows; make the
+policies in expand, turn it on in the contract.
+
 Do it in steps. Expand: add the new shape beside the old, keep both filled (a trigger), copy the rows (a backfill).
 Release the code that uses the new shape. Contract: drop the old, in a migration of its own that says
 `phase: contract` and `completes: VERSION`. A project that has no release to protect yet may set

@@ -23,9 +23,9 @@ return { {
 A migration stays in the repository, in every clone and in the journal, for ever: a secret in it is known to all
 who ever had one of them, and it can't be taken out again without rewriting history. Found are keys by their form
 (AWS, GitHub, GitLab, Slack, Stripe, Google, npm, SendGrid, JSON web tokens, private keys), passwords in SQL, Lua,
-JSON, connection strings and URLs, and what looks random behind words like token or secret. Comments are searched
-too. The message never holds the secret itself. Placeholders ('changeme', '<password>', DB_PASSWORD, {{ … }}) are
-none.
+JSON, connection strings and URLs, hashes of passwords (bcrypt, Argon2), and what looks random behind words like token
+or secret. Comments are searched too. The message never holds the secret itself. Placeholders ('changeme',
+'<password>', DB_PASSWORD, {{ … }}) are none.
 
 Create roles without a password (`create role reporting login`) and let who runs the server set it. Take what a
 migration must know from a setting of the session or from a table that is filled elsewhere. A secret that was
