@@ -79,13 +79,15 @@ create table backfill_error (
 comment on table backfill_error is 'rows that a backfill could not change and passed over';
 
 -- Begins a batch: locks the chunk without waiting and compares its cursor with the one the batch was made for.
--- MB005: somebody else is at the chunk, or has moved it; MB006: somebody wants the backfill to stop. Gives the
--- limits, so that every batch sees them.
-create function backfill_enter(p_target text, p_version bigint, p_pass integer, p_ordinal integer, p_cur jsonb)
+-- MB005: somebody else is at the chunk, or has moved it; MB006: somebody wants the backfill to stop, or goes on with
+-- other code (p_code is the worker's). Gives the limits, so that every batch sees them.
+create function backfill_enter(p_target text, p_version bigint, p_pass integer, p_ordinal integer, p_cur jsonb,
+                               p_code text)
 returns jsonb
 language plpgsql set search_path from current as $$
 declare
     v_want text;
+    v_code text;
     v_limits jsonb;
 begin
     perform from backfill_chunk
@@ -95,9 +97,11 @@ begin
     if not found then
         raise exception using errcode = 'MB005', message = 'another worker is at this chunk, or has moved it';
     end if;
-    select want, limits into v_want, v_limits from backfill where target = p_target and version = p_version;
+    select want, code, limits into v_want, v_code, v_limits from backfill where target = p_target and version = p_version;
     if v_want <> 'run' then
         raise exception using errcode = 'MB006', message = format('the backfill is to %s', v_want);
+    elsif v_code <> p_code then
+        raise exception using errcode = 'MB006', message = 'another run works on the backfill with other code';
     end if;
     return v_limits;
 end
@@ -134,7 +138,7 @@ create view backfill_progress as
 -- migrate:down
 
 drop view backfill_progress;
-drop function backfill_enter(text, bigint, integer, integer, jsonb);
+drop function backfill_enter(text, bigint, integer, integer, jsonb, text);
 drop table backfill_error;
 drop table backfill_chunk;
 drop table backfill;

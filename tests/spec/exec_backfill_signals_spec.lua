@@ -1,6 +1,7 @@
 -- Sampling a server for the throttles of backfills: what the queries give on a real server, for a role that sees all
 -- and for one that does not.
 local helper = require "tests.helper"
+local sample_of = require "moonbird.exec.backfill.sample"
 local signals = require "moonbird.exec.backfill.signals"
 local session = require "moonbird.core.session"
 local task = require "moonbird.core.task"
@@ -18,19 +19,19 @@ describe("the archiver's distance", function()
   end
 
   it("is counted in files, over the end of a log", function()
-    assert.are.same({ files = 0, failing = false }, signals.archive(row("000000010000000000000004",
+    assert.are.same({ files = 0, failing = false }, sample_of.archive(row("000000010000000000000004",
       "000000010000000000000005")))
-    assert.are.same({ files = 6, failing = true }, signals.archive(row("0000000100000000000000FE",
+    assert.are.same({ files = 6, failing = true }, sample_of.archive(row("0000000100000000000000FE",
       "000000010000000100000005", { failing = true })))
-    assert.are.equal(2, signals.archive(row("00000001000000000000003E", "000000010000000100000001",
+    assert.are.equal(2, sample_of.archive(row("00000001000000000000003E", "000000010000000100000001",
       { segment = 64 << 20 })).files)
-    assert.are.equal(3, signals.archive(row("000000010000000000000004", "000000020000000000000008")).files)
+    assert.are.equal(3, sample_of.archive(row("000000010000000000000004", "000000020000000000000008")).files)
   end)
 
   it("is not known where nothing is archived, or was yet", function()
-    assert.is_nil(signals.archive(row(nil, "000000010000000000000005")))
-    assert.is_nil(signals.archive(row("00000002.history", "000000010000000000000005")))
-    assert.is_nil(signals.archive(row("000000010000000000000004", "000000010000000000000005", { on = false })))
+    assert.is_nil(sample_of.archive(row(nil, "000000010000000000000005")))
+    assert.is_nil(sample_of.archive(row("00000002.history", "000000010000000000000005")))
+    assert.is_nil(sample_of.archive(row("000000010000000000000004", "000000010000000000000005", { on = false })))
   end)
 end)
 

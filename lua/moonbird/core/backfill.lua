@@ -20,7 +20,7 @@ M.MOVED, M.HELD = "MB005", "MB006"
 function M.new(journal)
   local q = journal.quoted
   return setmetatable({ quoted = q, texts = {
-    enter = ("select %s.backfill_enter($1, $2, $3, $4, $5::jsonb)::text"):format(q),
+    enter = ("select %s.backfill_enter($1, $2, $3, $4, $5::jsonb, $6)::text"):format(q),
   } }, M)
 end
 
@@ -172,12 +172,13 @@ function M:left(session, state, alive)
   return result:row(1)
 end
 
---- The statement that begins a batch: takes the lease, compares the cursor, and gives the limits as JSON.
+--- The statement that begins a batch: takes the lease, compares the cursor and the code, and gives the limits as JSON.
 ---@param state moonbird.backfill.state
 ---@param chunk moonbird.backfill.chunk
 ---@return table item
 function M:enter_item(state, chunk)
-  return { self.texts.enter, state.target, state.version, state.pass, chunk.ordinal, chunk.cur, n = 5 }
+  return { self.texts.enter, state.target, state.version, state.pass, chunk.ordinal, chunk.cur, state.code,
+    n = 6 }
 end
 
 --- The assignments that move a chunk, with its counters; `%s` of the caller are SQL.
@@ -301,6 +302,17 @@ function M:status_item(target, version, fields)
     .. "clock_timestamp() end where target = $1 and version = $2"):format(self.quoted), target, version,
     fields.status, fields.run, fields.host, fields.os_user, fields.code, fields.sqlstate, fields.error, fields.want,
     n = 10 }
+end
+
+--- The statement that says that a backfill is done; it changes no row when chunks are left, or when the backfill was
+--- begun anew with other code.
+---@param state moonbird.backfill.state
+---@return table item
+function M:done_item(state)
+  return { ("update %s.backfill b set status = 'done', sqlstate = null, error = null, updated_at = clock_timestamp(), "
+    .. "finished_at = clock_timestamp() where target = $1 and version = $2 and code = $3 and not exists (select from "
+    .. "%s.backfill_chunk c where c.target = b.target and c.version = b.version and c.pass = b.pass and not c.done)")
+    :format(self.quoted, self.quoted), state.target, state.version, state.code }
 end
 
 --- Says what a backfill is to do: its workers see it in their next batch.

@@ -65,11 +65,12 @@ end
 M.options = {
   batch_target = positive_time, min = count(1), max = count(1), start = count(1), workers = count(1, 64),
   durable = flag, max_errors = count(0), retries = count(0, 100), lock_timeout = time, statement_timeout = time,
+  reconnect = time,
 }
 
 --- What holds where a migration says nothing. Times are milliseconds.
 M.DEFAULTS = { batch_target = 400, min = 100, max = 50000, workers = 1, durable = false, max_errors = 0,
-  retries = 1, lock_timeout = 500, statement_timeout = 30000 }
+  retries = 1, lock_timeout = 500, statement_timeout = 30000, reconnect = 600000 }
 
 --- Adds an option.
 ---@param name string

@@ -188,7 +188,7 @@ local function work(args, report, run, target, entries, gate)
     chosen = {}
   end
   run.gate = gate
-  run.backfill = control.settings(run, { restart = args.restart, adopt = args.adopt, workers = args.workers,
+  run.backfill = control.settings({ restart = args.restart, adopt = args.adopt, workers = args.workers,
     max_runtime = args.max_runtime, observer = report_of.new(report, require "moonbird.exec.backfill.quiet") })
   args.until_ = args.max_runtime and task.now() + args.max_runtime or nil
   local done, failure, so_far = run_global(target, entries, chosen, gate)

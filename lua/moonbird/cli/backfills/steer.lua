@@ -131,6 +131,10 @@ local function throttle(args, report, run, target, entries)
   local data = json.array {}
   local ok
   ok, err = each_row(args, run, target, entries, function(place, row)
+    if limits.workers and row.target ~= "global" then
+      return nil, error_.new("usage", "tenants take turns with one worker each: workers is no limit of theirs",
+        { hint = "--jobs of `moonbird backfill run` says how many are worked on at the same time" })
+    end
     local done, failed = place.store:set_limits(place.session, row.target, row.version, limits)
     if not done then
       return nil, failed

@@ -46,7 +46,7 @@ end
 local function work(args, report, artifact, conf, gate)
   return function(run, target, entries)
     run.gate = gate
-    run.backfill = require("moonbird.exec.backfill.control").settings(run, { restart = args.restart, adopt = args.adopt,
+    run.backfill = require("moonbird.exec.backfill.control").settings({ restart = args.restart, adopt = args.adopt,
       observer = require("moonbird.report.backfill").new(report, require "moonbird.exec.backfill.quiet") })
     if artifact then
       artifact:where(conf, run, target.session:parameter("server_version"))

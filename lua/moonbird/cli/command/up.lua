@@ -86,7 +86,7 @@ function M.go(args, report, direction)
     idle = direction == "up" and not args.dry_run and not args.to and not conf.tenants and idle or nil,
   }, function(run, target, entries)
     run.gate = gate
-    run.backfill = require("moonbird.exec.backfill.control").settings(run, { restart = args.restart, adopt = args.adopt,
+    run.backfill = require("moonbird.exec.backfill.control").settings({ restart = args.restart, adopt = args.adopt,
       observer = require("moonbird.report.backfill").new(report, require "moonbird.exec.backfill.quiet") })
     if conf.tenants and direction == "up" and args.dry_run then
       return require("moonbird.cli.tenants.rehearse").run(args, report, run, target, entries, gate)

@@ -9,22 +9,12 @@ local task = require "moonbird.core.task"
 local M = {}
 
 --- What a command says about the backfills of its run (run.backfill). The throttle is made when a backfill begins.
----@param run moonbird.run
 ---@param options { restart?: boolean, adopt?: boolean, max_runtime?: integer, workers?: integer, observer?: table }
 ---@return moonbird.backfill.settings
-function M.settings(run, options)
+function M.settings(options)
   local until_ = options.max_runtime and task.now() + options.max_runtime
-  if options.workers then
-    local config = {}
-    for name, value in pairs(run.config.backfill or {}) do
-      config[name] = value
-    end
-    config.workers = options.workers
-    run.config.backfill = config
-  end
   local settings = { restart = options.restart, adopt = options.adopt, observer = options.observer,
-    throttle = function(job)
-      job.options.workers = options.workers or job.options.workers
+    workers = options.workers, throttle = function(job)
       return require("moonbird.exec.backfill.signals").throttle(job)
     end }
   -- The time is the command's, however many backfills share it.

@@ -10,12 +10,17 @@ local task = require "moonbird.core.task"
 ---@field restart? boolean begin anew
 ---@field adopt? boolean go on although the code was changed
 ---@field max_runtime? integer milliseconds after which a backfill is left for the next run
+---@field workers? integer instead of the migration's, until somebody changes the limit
+---@field one_worker? boolean one whatever is said: slots that take turns with tenants are the workers
 ---@field observer? { event: fun(self: table, job: moonbird.backfill.job, event: moonbird.backfill.event) }
 ---@field throttle? fun(job: moonbird.backfill.job): moonbird.backfill.throttle|nil
 
 ---@class moonbird.backfill.throttle
 ---@field verdict fun(self): "ok"|"slow"|"stop", string|nil, integer|nil level, reason, and for "slow" how many
 ---       milliseconds to wait before the next batch. Asked before each batch; must not wait itself.
+---@field admit fun(self): boolean, string|nil lets one batch through, right before it begins; may wait for batches that
+---       are under way. false: ask again, and why if that is worth telling.
+---@field ended fun(self) a batch that was let through is over, whatever came of it
 ---@field configure fun(self, options: table)|nil options were changed from another terminal
 ---@field close fun(self)|nil
 
@@ -43,8 +48,25 @@ local task = require "moonbird.core.task"
 ---@field stopping moonbird.error|nil
 ---@field outcome string|nil the status that follows from stopping
 ---@field density number|nil rows of a block, for tables without a key
+---@field grow fun()|nil starts the workers that are missing
 local M = {}
 M.__index = M
+
+--- The options of a backfill, as the limits, the command and the migration have them.
+---@param def moonbird.backfill.definition
+---@param limits table|nil raw
+---@param run moonbird.run
+---@param settings moonbird.backfill.settings
+---@return table<string, any>
+function M.options(def, limits, run, settings)
+  local options = definition_of.settle(def, limits, run.config.backfill)
+  if settings.one_worker then
+    options.workers = 1
+  elseif settings.workers and not (limits and limits.workers) then
+    options.workers = settings.workers
+  end
+  return options
+end
 
 ---@param fields { target: table, step: table, store: table, state: table, place: table, settings: table }
 ---@return moonbird.backfill.job
@@ -54,7 +76,7 @@ function M.new(fields)
     settings = fields.settings, texts = {}, handles = setmetatable({}, { __mode = "k" }), workers = {},
     counters = { seen = 0, changed = 0, skipped = 0, batches = 0 }, started = task.now(), level = "ok" }, M)
   self.literal_target = sql.literal(fields.target.name)
-  self.options = definition_of.settle(self.def, fields.state.limits, self.run.config.backfill)
+  self.options = M.options(self.def, fields.state.limits, self.run, self.settings)
   self.limits_text = nil
   self.size = size_of.new { target = self.options.batch_target, min = self.options.min, max = self.options.max,
     start = self.options.start or fields.batch }
@@ -89,7 +111,7 @@ function M:stop(err, outcome)
   end
 end
 
---- Looks whether it is time to stop. Called between batches.
+--- Looks whether it is time to stop. Called between batches, and while one is waited for.
 function M:check()
   if self.deadline and task.now() >= self.deadline then
     self:stop(error_.new("unfinished", "the time for the backfill is over and work remains",
@@ -120,10 +142,13 @@ function M:limit(text)
   local first = self.limits_text == nil
   self.limits_text = text
   self.state.limits = json.decode(text) or {}
-  self.options = definition_of.settle(self.def, self.state.limits, self.run.config.backfill)
+  self.options = M.options(self.def, self.state.limits, self.run, self.settings)
   self.size:configure { target = self.options.batch_target, min = self.options.min, max = self.options.max }
   if self.throttle and self.throttle.configure then
     self.throttle:configure(self.options)
+  end
+  if self.grow then
+    self.grow()
   end
   if not first then
     self:emit { kind = "limits", limits = self.state.limits }
@@ -137,9 +162,13 @@ function M:throttled(level, reason)
   if level == self.level and reason == self.reason then
     return
   end
-  if level ~= self.level then
-    self.size:throttled(level ~= "ok")
+  -- slow halves the size once until all is well again; between slow and stop it stays.
+  if level == "slow" and not self.slowed then
+    self.size:throttled(true)
+  elseif level == "ok" then
+    self.size:throttled(false)
   end
+  self.slowed = level == "slow" or level == "stop" and self.slowed
   self.level, self.reason = level, reason
   self:emit { kind = "throttle", level = level, reason = reason }
 end

@@ -4,8 +4,8 @@
 -- on it as on any chunk, so that the row and the chunk's "done" commit together. The row in backfill_error goes
 -- afterwards; when that did not come about, the next retry sees the chunk that is done and does not try the row again.
 local batch = require "moonbird.exec.backfill.batch"
+local failure = require "moonbird.exec.backfill.failure"
 local key_of = require "moonbird.exec.backfill.key"
-local worker_of = require "moonbird.exec.backfill.worker"
 
 local M = {}
 
@@ -106,7 +106,7 @@ function M.run(job, session, tell)
   local sum = { tried = #rows, mended = 0, left = 0 }
   for _, row in ipairs(rows) do
     local changed, why = try(job, session, row.chunk)
-    local kind = not changed and worker_of.kind(why)
+    local kind = not changed and failure.kind(why)
     local ok
     if changed then
       sum.mended = sum.mended + 1

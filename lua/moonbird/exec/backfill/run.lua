@@ -4,14 +4,14 @@
 -- made (or found: it goes on), workers run batches, what is left is counted, and the last transaction writes "done"
 -- and the event "apply". The target's lock is held for the first and the last transaction only: other migrations
 -- may be applied meanwhile, and several processes may work on the same backfill.
+local begin = require "moonbird.exec.backfill.begin"
 local chunks_of = require "moonbird.exec.backfill.chunks"
 local core = require "moonbird.core.backfill"
-local definition_of = require "moonbird.migration.backfill"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
+local failure = require "moonbird.exec.backfill.failure"
 local job_of = require "moonbird.exec.backfill.job"
 local key_of = require "moonbird.exec.backfill.key"
-local retry = require "moonbird.exec.retry"
 local rows = require "moonbird.exec.backfill.rows"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
@@ -21,9 +21,11 @@ local worker_of = require "moonbird.exec.backfill.worker"
 
 local M = {}
 
--- Milliseconds: how long a batch under way may take when the run is to end; and between tries to reach the server.
-local GRACE, RETRY = 3000, 500
-local RETRIES = 60
+-- Milliseconds: how long a batch under way may take when the run is to end; between tries to reach the server; and for
+-- reaching it when there is only a note to leave.
+local GRACE, RETRY, PARTING = 3000, 500, 5000
+
+local UNIQUE_VIOLATION = "23505"
 
 -- Passes over a table without a key: rows that others change may move behind the cursor.
 local PASSES = 5
@@ -31,202 +33,84 @@ local PASSES = 5
 -- The target's own session ---------------------------------------------------------------------------------
 
 --- Runs `fn` on the target's session, which may have been lost while the workers were at work.
-local function insist(target, fn)
-  for i = 1, RETRIES do
-    local ok, err
+---@param budget? integer milliseconds for reaching the server; default the option `reconnect`
+local function insist(job, fn, budget)
+  local target = job.target
+  local till = task.now() + (budget or job.options.reconnect)
+  while true do
+    local ok, err = true, nil
     if target.session.doomed then
       ok, err = target:reconnect()
     end
     local result, second
-    if err == nil then
+    if ok then
       result, err, second = fn()
-      if err == nil or worker_of.kind(err) ~= "lost" then
-        return result, err, second
-      end
-    elseif worker_of.kind(err) ~= "lost" then
-      return nil, err
     end
-    if i == RETRIES then
-      return ok and nil, err
+    if err == nil or failure.kind(err) ~= "lost" or failure.hopeless(err) or task.now() >= till then
+      return result, err, second
     end
     local slept, stop = task.sleep(RETRY)
     if not slept then
       return nil, stop
     end
-    if not target.session.doomed then
-      target.session.doomed = err
-    end
+    target.session.doomed = target.session.doomed or err
   end
-end
-
--- Beginning ------------------------------------------------------------------------------------------------
-
---- The journal's open start of this backfill.
-local function started(target, step)
-  for _, row in ipairs(target.state.open) do
-    if row.version == step.migration.version and row.event == "start" and row.direction == "up" then
-      return row
-    end
-  end
-end
-
---- Runs `up` and journals the start, in one transaction.
-local function start(target, step, timeouts)
-  local begun = setmetatable({ transactional = true, durable = true, shared = {} }, { __index = step })
-  begun.done_event = function()
-    local event = transactional.done_event(target, step)
-    event.event, event.applies, event.outcome = "start", nil, "started"
-    event.detail = event.detail or {}
-    event.detail.kind = "backfill"
-    return event
-  end
-  local ok, err = retry.run({
-    lock = timeouts.lock, total = timeouts.lock_total, deadlock_timeout = target.deadlock_timeout or 1000,
-    blocked = function(failure, attempt, lock)
-      target.run.report:blocked(step, failure, attempt, lock)
-    end,
-  }, function(lock)
-    return transactional.attempt(target, begun, { lock = lock, statement = timeouts.statement })
-  end)
-  failpoint("backfill.started")
-  return ok, err
-end
-
---- Makes the state with its chunks, behind the target's door, so that of two runners one does.
-local function create(target, step, store, known)
-  local def, migration = step.migration.backfill, step.migration
-  local place, err = key_of.find(target, target.session, def)
-  if not place then
-    return nil, err
-  end
-  local options = definition_of.settle(def, nil, target.run.config.backfill)
-  local chunks, estimate
-  chunks, err, estimate = chunks_of.plan(target, target.session, place, options.workers)
-  if not chunks then
-    return nil, err
-  end
-  local ok
-  ok, err = transactional.begin(target, { lock = 0, statement = 0 }, true)
-  if not ok then
-    return nil, err
-  end
-  local found
-  found, err = store:find(target.session, target.name, migration.version)
-  if err == nil and found and (not known or found.run ~= known.run or found.code ~= known.code) then
-    target.session:rollback()
-    return found -- another runner was faster
-  end
-  local facts = target.run.facts
-  local items = err and {} or store:create_items({ target = target.name, version = migration.version,
-    id = migration.id, mode = def.mode, code = definition_of.code(def, migration.checksum), relation = place.name,
-    key_columns = place.key.ctid and {} or place.key.columns, key_types = place.key.ctid and {} or place.key.types,
-    rows_estimated = estimate, durable = options.durable, run = target.run.id, host = facts.host,
-    os_user = facts.os_user }, chunks)
-  items[#items + 1] = { "commit" }
-  failpoint("backfill.before_create")
-  local results
-  if err == nil then
-    results, err = target.session:batch(items)
-  end
-  failpoint("backfill.created")
-  if not results then
-    target.session:rollback()
-    return nil, err
-  end
-  return store:find(target.session, target.name, migration.version)
-end
-
-local function changed_code(step, state)
-  return error_.new("checksum", ("the backfill of %s was changed after a part of it was done"):format(
-    step.migration.id), { file = step.migration.file, migration = step.migration.id,
-    hint = ("restore the file; or --adopt to go on with the new code from where run %s came to, or --restart to begin "
-      .. "anew"):format(state.run:sub(1, 8)) })
-end
-
---- The state to work from: found or made.
-local function state_of(target, step, store, settings)
-  local state, err = store:find(target.session, target.name, step.migration.version)
-  if state == nil then
-    return nil, err
-  end
-  local code = definition_of.code(step.migration.backfill, step.migration.checksum)
-  if state and state.status == "done" then
-    local ok
-    ok, err = target:refresh()
-    if not ok then
-      return nil, err
-    elseif target.state.applied[step.migration.version] then
-      return nil, error_.new("history_moved", "another runner finished the backfill meanwhile")
-    end
-  end
-  local name = target.name .. "/" .. step.migration.version_text
-  settings.restarted = settings.restarted or {}
-  if not state or state.status == "done" or settings.restart and not settings.restarted[name] then
-    state, err = create(target, step, store, state)
-    settings.restarted[name] = state ~= nil
-    return state, err
-  elseif state.want == "cancel" then
-    return nil, error_.new("backfill", "the backfill was cancelled", { migration = step.migration.id,
-      hint = "--restart begins anew" })
-  elseif state.code ~= code and not settings.adopt then
-    return nil, changed_code(step, state)
-  end
-  local facts = target.run.facts
-  local ok
-  ok, err = store:set_status(target.session, target.name, step.migration.version, { status = "running",
-    run = target.run.id, host = facts.host, os_user = facts.os_user, code = code })
-  if not ok then
-    return nil, err
-  end
-  state.resumed, state.code = true, code
-  return state
 end
 
 -- Working --------------------------------------------------------------------------------------------------
 
---- Runs the workers to their end. A request to stop lets the batches under way finish, for a while.
-local function work(job)
-  local tasks = {}
-  job.workers = {}
-  for i = 1, job.options.workers do
-    job.workers[i] = worker_of.new(job, i)
-  end
-  for i, worker in ipairs(job.workers) do
-    tasks[i] = task.spawn(worker.run, worker)
-  end
-  local killer
-  for _, one in ipairs(tasks) do
-    repeat
-      local _, err = one:join()
-      if err and not one:done() then -- this task was asked to stop
-        job:stop(err, "paused")
-        if killer then -- a second time: at once
+--- Waits for a task to end; a request to stop lets the batches under way finish, for a while.
+local function await(job, tasks, one)
+  repeat
+    local _, err = one:join()
+    if err and not one:done() then -- this task was asked to stop
+      job:stop(err, "paused")
+      local again = job.killer ~= nil
+      job.killer = job.killer or task.spawn(function()
+        if task.sleep(GRACE) then
           for _, other in ipairs(tasks) do
             other:cancel()
           end
-        else
-          killer = task.spawn(function()
-            if task.sleep(GRACE) then
-              for _, other in ipairs(tasks) do
-                other:cancel()
-              end
-            end
-          end)
         end
-      elseif err then
-        job:stop(err, "failed")
+      end)
+      for _, other in ipairs(again and tasks or {}) do -- a second time: at once
+        other:cancel()
       end
-    until one:done()
+    elseif err then
+      job:stop(err, "failed")
+    end
+  until one:done()
+end
+
+--- Runs the workers to their end. There may be more of them while they work: somebody changes the limit.
+local function work(job)
+  local tasks, awaited = {}, 0
+  job.workers = {}
+  function job.grow()
+    for i = 1, job.stopping and 0 or job.options.workers do
+      local worker = job.workers[i]
+      if not worker or worker.ended and worker.surplus then
+        job.workers[i] = worker_of.new(job, i)
+        tasks[#tasks + 1] = task.spawn(worker_of.run, job.workers[i])
+      end
+    end
   end
-  if killer then
-    killer:cancel()
+  job.grow()
+  while awaited < #tasks do
+    awaited = awaited + 1
+    await(job, tasks, tasks[awaited])
+  end
+  job.grow = nil
+  if job.killer then
+    job.killer:cancel()
+    job.killer = nil
   end
 end
 
 --- Plans one more pass over the table, for rows that are left.
 local function again(job)
   local place, err = key_of.find(job.target, job.target.session, job.def, job.state)
-  local chunks
+  local chunks, ok
   if place then
     job.place = place
     chunks, err = chunks_of.plan(job.target, job.target.session, place, job.options.workers)
@@ -235,13 +119,19 @@ local function again(job)
     return nil, err
   end
   job.texts = {}
-  return job.store:next_pass(job.target.session, job.state, chunks)
+  ok, err = job.store:next_pass(job.target.session, job.state, chunks)
+  if not ok and err.sqlstate == UNIQUE_VIOLATION then
+    return job.target.session:rollback() or true -- another process was faster: walk() goes over to its pass
+  end
+  return ok, err
 end
 
 local function totals(job)
   local list, err = job.store:progress(job.target.session, job.state.target, job.state.version)
   if not list then
     return nil, err
+  elseif not list[1] then
+    return nil, error_.new("backfill", "the backfill's state is gone")
   end
   return list[1]
 end
@@ -255,27 +145,39 @@ local function left_error(job, left, known)
       .. "then run again; if `set` or the transform leaves rows that match, mend `where`" })
 end
 
---- Walks until nothing is left -> totals.
-local function walk(job)
-  local target = job.target
+--- Works until all chunks of the pass are done, and of the pass that another process began meanwhile -> totals.
+local function work_through(job)
   while true do
     work(job)
     if job.stopping then
       return nil, job.stopping
     end
     failpoint("backfill.walked")
-    job:emit { kind = "verify" }
-    local left, err = insist(target, function()
-      return verify.count(job, target.session)
-    end)
-    if err then
-      return nil, err
-    end
-    local sum
-    sum, err = insist(target, function()
+    local sum, err = insist(job, function()
       return totals(job)
     end)
     if not sum then
+      return nil, err
+    elseif sum.pass == job.state.pass and sum.chunks_done == sum.chunks then
+      return sum
+    end
+    job.state.pass = sum.pass
+  end
+end
+
+--- Walks until nothing is left -> totals, and what the verify found.
+local function walk(job)
+  while true do
+    local sum, err = work_through(job)
+    if not sum then
+      return nil, err
+    end
+    job:emit { kind = "verify" }
+    local left
+    left, err = insist(job, function()
+      return verify.count(job, job.target.session)
+    end)
+    if err then
       return nil, err
     end
     local known = left and left.recorded + sum.pass_skipped or 0
@@ -289,7 +191,7 @@ local function walk(job)
     job.all_done = false
     job:emit { kind = "pass", rows = left.rows - known }
     local ok
-    ok, err = insist(target, function()
+    ok, err = insist(job, function()
       return again(job)
     end)
     if not ok then
@@ -321,11 +223,16 @@ local function finish(job, sum, left)
     if ok then
       failpoint("backfill.before_done")
       local results
-      results, err = target.session:batch {
-        job.store:status_item(target.name, version, { status = "done" }),
+      results, err = target.session:batch { job.store:done_item(job.state) }
+      if results and results[1]:affected() == 0 then
+        target.session:rollback()
+        return nil, error_.new("backfill", "another run began the backfill anew",
+          { hint = "run it again: it goes on from where that one came to" })
+      end
+      results, err = results and target.session:batch {
         target.run.journal:record_item(target.name, target.head + 1, event),
         { "commit" },
-      }
+      }, err
       failpoint("backfill.done")
       ok = results ~= nil
     end
@@ -364,23 +271,22 @@ local function leave(job, err)
     fields.sqlstate, fields.error = err.sqlstate, err.message
   end
   job:emit { kind = "stopped", error = err, status = fields.status }
-  local ok, why = insist(job.target, function()
+  local ok, why = insist(job, function()
     return job.store:set_status(job.target.session, state.target, state.version, fields)
-  end)
+  end, failure.kind(err) == "lost" and 0 or PARTING)
   if not ok then
     job.run.report:log("debug", "where the backfill stopped could not be noted: " .. tostring(why), job.step)
   end
 end
 
 local function run_job(job)
-  local target = job.target
   local sum, err, left = walk(job)
   if not sum then
     leave(job, err)
     return nil, err
   end
   local ok
-  ok, err = insist(target, function()
+  ok, err = insist(job, function()
     return finish(job, sum, left)
   end)
   if not ok then
@@ -444,13 +350,11 @@ end
 function M.attempt(target, step, timeouts)
   local settings = target.run.backfill or {}
   local store = core.new(target.run.journal)
-  if not started(target, step) then
-    local begun, why = start(target, step, timeouts)
-    if not begun then
-      return nil, why
-    end
+  local begun, why = begin.start(target, step, timeouts)
+  if not begun then
+    return nil, why
   end
-  local state, err = state_of(target, step, store, settings)
+  local state, err = begin.state(target, step, store, settings)
   if not state then
     return nil, err
   end

@@ -6,7 +6,7 @@
 -- the backfills wait.
 local db_of = require "moonbird.core.db"
 local error_ = require "moonbird.core.error"
-local literal = require "moonbird.core.literal"
+local sample_of = require "moonbird.exec.backfill.sample"
 local sandbox = require "moonbird.core.sandbox"
 local task = require "moonbird.core.task"
 local throttle_of = require "moonbird.exec.backfill.throttle"
@@ -21,51 +21,6 @@ local FRESH_MS = 2000
 
 -- How often what is said is written down at most, but for its level.
 local NOTE_MS = 2000
-
--- Each in a transaction of its own, so that one that fails takes nothing else with it. Bytes of WAL as bigint.
-local QUERIES = {
-  wal = [[
-    select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as lsn,
-           extract(epoch from clock_timestamp())::float8 as clock,
-           pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees]],
-  standbys = [[
-    select coalesce(nullif(application_name, ''), host(client_addr), 'pid ' || pid) as name,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint as bytes,
-           (extract(epoch from replay_lag) * 1000)::float8 as ms
-    from pg_stat_replication where state is distinct from 'backup' and state is distinct from 'startup']],
-  slots = [[
-    select slot_name::text as name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint as bytes
-    from pg_replication_slots where restart_lsn is not null]],
-  archive = [[
-    select current_setting('archive_mode') <> 'off' as on, left(last_archived_wal, 24) as last,
-           pg_walfile_name(pg_current_wal_lsn()) as now, last_failed_time > coalesce(last_archived_time, '-infinity')
-             as failing, (select setting::bigint from pg_settings where name = 'wal_segment_size') as segment
-    from pg_stat_archiver]],
-  vacuums = [[
-    select p.datname::text as database, p.relid::bigint as relation,
-           coalesce(a.query like '%(to prevent wraparound)%', false) as wraparound
-    from pg_stat_progress_vacuum p left join pg_stat_activity a using (pid)
-    where p.relid is not null and coalesce(a.backend_type = 'autovacuum worker', true)]],
-  blocked = [[
-    select count(*)::int as count, min(format('pid %s, %s', pid, coalesce(nullif(application_name, ''), usename)))
-             as who
-    from pg_stat_activity where wait_event_type = 'Lock' and pid <> all ($1::int[])
-      and pg_blocking_pids(pid) && $1::int[] ]],
-  active = [[
-    select count(*) filter (where state = 'active' and backend_type = 'client backend')::int as active
-    from pg_stat_activity where pid <> pg_backend_pid() and pid <> all ($1::int[])]],
-  snapshot = [[
-    select (extract(epoch from clock_timestamp() - since) * 1000)::float8 as ms, who from (
-      select xact_start as since, format('pid %s (%s)', pid, coalesce(nullif(application_name, ''), usename)) as who
-      from pg_stat_activity where (backend_xmin is not null or backend_xid is not null)
-        and backend_type in ('client backend', 'walsender') and pid <> pg_backend_pid() and pid <> all ($1::int[])
-      union all select prepared, format('the prepared transaction %L', gid) from pg_prepared_xacts) s
-    where since is not null order by since limit 1]],
-  minutes = [[
-    select z.name as zone, extract(epoch from (clock_timestamp() at time zone coalesce(nullif(z.name, ''),
-      (select reset_val from pg_settings where name = 'TimeZone')))::time)::float8 / 60 as minute
-    from unnest($1::text[]) as z(name)]],
-}
 
 -- Samplers by server.
 local servers = {}
@@ -103,80 +58,6 @@ local function connect(self)
   end
   self.session = session
   return true
-end
-
---- Rows of one of the queries; nil when it failed. A lost connection is the sample's failure.
-local function ask(self, name, params)
-  local result, err = self.session:query(QUERIES[name], params, params and #params or 0)
-  if result then
-    return result:rows()
-  end
-  if self.session.doomed then
-    error(err, 0)
-  end
-  self.session:rollback()
-  if not self.told[name] then
-    self.told[name] = true
-    self.run.report:log("warn", ("the throttle can't see %s: %s"):format(name, err.message))
-  end
-end
-
---- The number of a WAL file, counted from the beginning of the timeline.
-local function file_number(name, segment)
-  local log, low = (name or ""):match("^%x%x%x%x%x%x%x%x(%x%x%x%x%x%x%x%x)(%x%x%x%x%x%x%x%x)$")
-  if log and segment then
-    return tonumber(log, 16) * (0x100000000 // segment) + tonumber(low, 16)
-  end
-end
-
---- How far the archiver is behind; nil where there is none, or where it has never archived anything.
----@param row table
----@return { files: integer, failing: boolean }|nil
-function M.archive(row)
-  local last, now = file_number(row.last, row.segment), file_number(row.now, row.segment)
-  if row.on and last and now then
-    return { files = math.max(0, now - last - 1), failing = row.failing or false }
-  end
-end
-
---- What all backfills of the server have in common; raises when the server can't be reached.
-local function common(self)
-  local at = task.now()
-  local wal = ask(self, "wal")
-  local sample = { at = at, lsn = wal and wal[1] and wal[1].lsn, standbys = ask(self, "standbys"),
-    slots = ask(self, "slots") }
-  if wal and wal[1] and not wal[1].sees and not self.told.rights then
-    self.told.rights = true
-    self.run.report:log("info", "the throttle does not see other roles' sessions, the lag of standbys and vacuums: "
-      .. "grant pg_read_all_stats to this role")
-  end
-  local archive = ask(self, "archive")
-  sample.archive = archive and archive[1] and M.archive(archive[1])
-  sample.vacuums = ask(self, "vacuums")
-  local pids, zones, seen = {}, {}, {}
-  for handle in pairs(self.handles) do
-    for _, worker in ipairs(handle.job.workers) do
-      local pid = worker.session and not worker.session.doomed and worker.session:pid()
-      pids[#pids + 1] = pid or nil
-    end
-    local options = handle.decision.options
-    local zone = options.between and options.between ~= "" and (options.time_zone or "")
-    if zone and not seen[zone] then
-      seen[zone] = true
-      zones[#zones + 1] = zone
-    end
-  end
-  local ours = { literal.array(pids) }
-  local blocked, active, snapshot = ask(self, "blocked", ours), ask(self, "active", ours),
-    ask(self, "snapshot", ours)
-  sample.blocked, sample.active = blocked and blocked[1], active and active[1] and active[1].active
-  sample.snapshot = snapshot and snapshot[1]
-  sample.minutes = {}
-  for _, zone in ipairs(zones) do -- one by one: a zone that the server does not know spoils no other
-    local rows = ask(self, "minutes", { literal.array { zone } })
-    sample.minutes[zone] = rows and rows[1] and rows[1].minute
-  end
-  return sample
 end
 
 local LEVELS = { ok = true, slow = true, stop = true }
@@ -287,7 +168,8 @@ local function look(self)
   if not ok then
     error(err, 0)
   end
-  local sample = common(self)
+  throttle_of.sampling(self.count)
+  local sample = sample_of.take(self)
   for _, handle in ipairs(list_of(self)) do
     local mine = setmetatable({ vacuum = vacuum_of(handle.job, sample.vacuums), answer = own_answer(self, handle) },
       { __index = sample })
@@ -296,7 +178,6 @@ local function look(self)
     read_wishes(self, handle)
     note(self, handle)
   end
-  self.count.issued = 0
 end
 
 --- Takes one sample; a failure is told to the throttles and tried again.
@@ -360,19 +241,51 @@ local function fresh(self)
   return true
 end
 
---- What the next batch is to do. Near the limit of a standby it waits for a look at the server.
+--- What the next batch is to do.
 ---@return "ok"|"slow"|"stop"
 ---@return string|nil reason
 ---@return integer|nil pause
 function Handle:verdict()
-  local decision = self.decision
   self.job:check() -- the time of a run that waits is over, too
   if self.held then
     return "ok"
-  elseif decision.last and decision.level ~= "stop" and decision:near() and not fresh(self) then
-    return "stop", ("waits to see how far standby %s is"):format(decision.lag_of or "?")
   end
-  return decision:verdict(task.now())
+  return self.decision:verdict(task.now())
+end
+
+--- Lets one batch through. Near the limit of a standby it waits until no other batch is under way on the server, and
+--- for a look at the standby after that: so it can't be over its limit by more than this one.
+---@return boolean admitted false: ask for the verdict again
+---@return string|nil reason why it could not be seen
+function Handle:admit()
+  local decision, count, looked = self.decision, self.decision.count, false
+  while not self.held and decision:near() and not (looked and count.flight == 0) do
+    self.job:check()
+    if self.job.stopping then
+      return false
+    elseif count.flight > 0 then
+      looked = false
+      task.sleep(TICK // 2) -- a request to stop is in job.stopping, too
+    elseif not fresh(self) then
+      return false, ("waits to see how far standby %s is"):format(decision.lag_of or "?")
+    else
+      looked = true
+    end
+    if decision.level == "stop" then
+      return false
+    end
+  end
+  decision:admit()
+  self.admitted = self.admitted + 1
+  return true
+end
+
+--- A batch that was let through is over.
+function Handle:ended()
+  if self.admitted > 0 then -- a handle that was closed has none
+    self.admitted = self.admitted - 1
+    self.decision:ended()
+  end
 end
 
 --- Takes other limits; they are looked at right away.
@@ -387,6 +300,9 @@ function Handle:close()
   local sampler = self.sampler
   if not sampler.handles[self] then
     return
+  end
+  while self.admitted > 0 do -- of workers that were stopped in the middle
+    self:ended()
   end
   sampler.handles[self] = nil
   sampler:end_unless_used()
@@ -406,7 +322,7 @@ local function sampler_of(run)
   local sampler = servers[key]
   if not sampler then
     sampler = setmetatable({ key = key, run = run, handles = {}, told = {}, kept = 0, decisions = {},
-      count = { issued = 0 } }, Sampler)
+      count = throttle_of.count() }, Sampler)
     servers[key] = sampler
     sampler.task = task.spawn(loop, sampler)
   end
@@ -439,7 +355,7 @@ function M.throttle(job)
     decision = throttle_of.new(job.options, sampler.count)
     sampler.decisions[name] = decision
   end
-  local handle = setmetatable({ job = job, sampler = sampler, decision = decision }, Handle)
+  local handle = setmetatable({ job = job, sampler = sampler, decision = decision, admitted = 0 }, Handle)
   job.database = job.run.params.dbname
   sampler.handles[handle] = true
   handle.wanted = true

@@ -32,14 +32,13 @@ local function settings_of(context, tenant)
   local begin = not tenant.begun
   local left = context.until_ and context.until_ - task.now() or math.huge
   local turn = { restart = settings.restart, adopt = settings.adopt, observer = context.observer,
-    restarted = context.restarted, max_runtime = math.max(1, math.min(SLICE, left)) }
+    restarted = context.restarted, one_worker = true, max_runtime = math.max(1, math.min(SLICE, left)) }
   function turn.throttle(job)
     tenant.begun = true
     if begin then
       job:stop(error_.new("unfinished", "it has begun"), "paused")
       return nil
     end
-    job.options.workers = 1 -- slots are the workers
     return signals.throttle(job)
   end
   return turn

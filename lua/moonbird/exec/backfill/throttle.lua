@@ -39,13 +39,30 @@ M.INTERVAL, M.LONGEST, M.STALE = 1000, 5000, 5000
 
 local RANK = { ok = 0, slow = 1, stop = 2 }
 
+---@class moonbird.backfill.count batches, of all backfills that share a server
+---@field issued integer let through since the last sample was begun
+---@field flight integer under way
+---@field open integer at the last sample: those that were under way, whose WAL it may not have seen
+---@field sampled integer let through between the last two samples
+
+--- A count with nothing in it.
+---@return moonbird.backfill.count
+function M.count()
+  return { issued = 0, flight = 0, open = 0, sampled = 0 }
+end
+
+--- A sample begins: what is let through from now on it may not see.
+---@param count moonbird.backfill.count
+function M.sampling(count)
+  count.issued, count.sampled, count.open = 0, count.issued, count.flight
+end
+
 ---@param options table as settled
----@param count? { issued: integer } batches let through since the last sample, where several share a server: whoever
----       samples sets it to 0
+---@param count? moonbird.backfill.count default one of its own
 ---@return moonbird.backfill.decision
 function M.new(options, count)
   local self = setmetatable({ level = "ok", signals = {}, was = {}, pause = 0, looks = 0, stops = 0,
-    history = {}, count = count or { issued = 0 }, shared = count ~= nil }, M)
+    history = {}, count = count or M.count() }, M)
   self:configure(options)
   return self
 end
@@ -238,8 +255,8 @@ end
 --- WAL that a batch makes, at most, as far as samples tell: others' is in it, which errs to the safe side.
 local function learn(self, sample)
   local last = self.last
-  if sample.lsn and last and last.lsn and self.count.issued > 0 then
-    local each = (sample.lsn - last.lsn) / self.count.issued
+  if sample.lsn and last and last.lsn and self.count.sampled > 0 then
+    local each = (sample.lsn - last.lsn) / self.count.sampled
     self.per_batch = math.max(each, (self.per_batch or 0) * 0.9)
   end
 end
@@ -271,9 +288,6 @@ function M:look(sample)
   pace(self, worst)
   self.stops = self.level == "stop" and self.stops + 1 or 0
   self.last = sample
-  if not self.shared then
-    self.count.issued = 0
-  end
   self.looks = self.looks + 1
 end
 
@@ -289,17 +303,28 @@ function M:interval()
   return math.min(M.LONGEST, M.INTERVAL + (self.stops > 5 and (self.stops - 5) * 250 or 0))
 end
 
---- Whether one more batch could take a standby over its limit before anybody sees it: then a sample is wanted that was
---- begun after the batch before. Two batches more than those let through are reckoned with: one may have been under way
---- at the last sample.
+--- Whether one more batch could take a standby over its limit before anybody sees it: then it has to be the only one,
+--- and a sample is wanted that was begun after the batch before. What was let through since the last sample or was
+--- under way then counts as not seen; one batch more is reckoned with, because no two are of the same size.
 ---@return boolean
 function M:near()
-  local limit = self.options.max_lag or 0
+  local limit, count = self.options.max_lag or 0, self.count
   if limit <= 0 or not self.lag then
     return false
   end
-  return self.lag >= limit * SLOW or not self.per_batch and self.count.issued > 0
-    or self.lag + (self.per_batch or 0) * (self.count.issued + 2) > limit
+  local unseen = count.issued + count.open
+  return self.lag >= limit * SLOW or not self.per_batch and unseen > 0
+    or self.lag + (self.per_batch or 0) * (unseen + 2) > limit
+end
+
+--- A batch is let through.
+function M:admit()
+  self.count.issued, self.count.flight = self.count.issued + 1, self.count.flight + 1
+end
+
+--- A batch that was let through has ended.
+function M:ended()
+  self.count.flight = self.count.flight - 1
 end
 
 --- What the next batch is to do.
@@ -315,7 +340,6 @@ function M:verdict(now)
   elseif self.level == "stop" then
     return "stop", self.reason
   end
-  self.count.issued = self.count.issued + 1
   if self.level == "slow" then
     return "slow", self.reason, math.floor(self.pause)
   elseif self.pause > 0 then

@@ -1,64 +1,36 @@
 --- A worker: a connection of its own that leases a chunk and runs batches on it until there is none left.
 --
--- What a failure means decides what follows. The connection went: a new one, and the chunk's row tells what was
--- committed. A lock, a deadlock, a conflict, a time limit: half the rows, a pause, again. Anything else is the
+-- What a failure means (failure.lua) decides what follows. The connection went: a new one, and the chunk's row tells
+-- what was committed. A lock, a deadlock, a conflict, a time limit: half the rows, a pause, again. Anything else is the
 -- rows' fault: the batch is tried again, then halved until the row is found.
 local batch = require "moonbird.exec.backfill.batch"
-local core = require "moonbird.core.backfill"
+local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
+local failure = require "moonbird.exec.backfill.failure"
 local key_of = require "moonbird.exec.backfill.key"
 local task = require "moonbird.core.task"
+local waits = require "moonbird.exec.backfill.waits"
 
 ---@class moonbird.backfill.worker
 ---@field job moonbird.backfill.job
 ---@field name string
 ---@field session moonbird.session|nil
+---@field gone boolean|nil the server did not come back
+---@field surplus boolean|nil there are to be fewer workers
 ---@field bad integer|nil a row that can't be changed is among the next so many
 local M = {}
 M.__index = M
 
 -- Milliseconds.
-local POLL = 200 -- between looks at a chunk that somebody else has locked, at a pause, at a throttle
-local RECONNECT_FIRST, RECONNECT_MOST, RECONNECT_TOTAL = 100, 5000, 600000
+local POLL = 200 -- between looks at a chunk that somebody else has locked
+local RECONNECT_FIRST, RECONNECT_MOST = 100, 5000
 local BACKOFF_FIRST, BACKOFF_MOST = 20, 2000
 local ASIDE = 5000
 -- Failed attempts in a row at a lock after which another chunk is taken.
 local PATIENCE = 6
 -- Connections lost in a row, without a batch in between, that are not taken for somebody's restart any more.
 local LOSSES = 12
-
-local TRANSIENT = { ["55P03"] = true, ["40P01"] = true, ["40001"] = true, ["57014"] = true }
-local LOST = { ["57P01"] = true, ["57P02"] = true, ["57P03"] = true, ["53300"] = true }
-
--- Classes of SQLSTATE that no row is to blame for: syntax and names, what is not supported or not allowed here, a
--- full disk, defects.
-local FATAL = { ["42"] = true, ["0A"] = true, ["25"] = true, ["26"] = true, ["3D"] = true, ["3F"] = true,
-  ["53"] = true, ["54"] = true, ["58"] = true, ["XX"] = true }
-local DEFECTS = { internal = true, sandbox = true, limit = true, transaction = true, backfill = true }
-
---- What a failure is about.
----@param err moonbird.error
----@return "stop"|"lost"|"moved"|"held"|"transient"|"fatal"|"row"
-function M.kind(err)
-  local state = err.sqlstate or ""
-  if err.code == "interrupted" or err.code == "timeout" then
-    return "stop"
-  elseif state == "08P01" then
-    return "fatal" -- the protocol was violated: the next connection would not do better
-  elseif err.code == "connection_lost" or err.code == "connect" or LOST[state] or state:sub(1, 2) == "08" then
-    return "lost"
-  elseif state == core.MOVED then
-    return "moved"
-  elseif state == core.HELD then
-    return "held"
-  elseif TRANSIENT[state] then
-    return "transient"
-  elseif FATAL[state:sub(1, 2)] or DEFECTS[err.code] then
-    return "fatal"
-  end
-  return "row"
-end
 
 ---@param job moonbird.backfill.job
 ---@param index integer
@@ -79,15 +51,15 @@ local function others(self)
   return list
 end
 
---- A session that works: a new one when there is none, or it was lost. Tries for some minutes: a server that is
---- restarted comes back.
+--- A session that works: a new one when there is none, or it was lost. Tries for as long as the option `reconnect`
+--- says: a server that is restarted comes back.
 local function connect(self)
   local job = self.job
   if self.session and not self.session.doomed then
     return true
   end
   self:close()
-  local started, pause = task.now(), RECONNECT_FIRST
+  local started, wait = task.now(), RECONNECT_FIRST
   while true do
     local name = ("%s/backfill-%d"):format(job.target.name, self.index)
     local session, err = job.run:connect(name)
@@ -98,20 +70,23 @@ local function connect(self)
     if session then
       self.session = session
       return true
-    elseif M.kind(err) == "stop" then
+    elseif failure.kind(err) == "stop" or failure.hopeless(err) or not job.connected then
+      self.gone = true
       return nil, err
-    elseif not job.connected or task.now() - started > RECONNECT_TOTAL then
-      return nil, err
+    elseif task.now() - started >= job.options.reconnect then
+      self.gone = true
+      return nil, error_.with(err, { hint = ("the server did not come back in %s (option reconnect); run it again: it "
+        .. "goes on from here"):format(duration.format(job.options.reconnect)) })
     end
-    job:emit { kind = "reconnect", worker = self.index, error = err, pause = pause }
+    job:emit { kind = "reconnect", worker = self.index, error = err, pause = wait }
     local ok
-    ok, err = task.sleep(pause)
+    ok, err = waits.pause(job, wait)
     if not ok then
       return nil, err
     elseif job.stopping then
       return nil, job.stopping
     end
-    pause = math.min(RECONNECT_MOST, pause * 2)
+    wait = math.min(RECONNECT_MOST, wait * 2)
   end
 end
 
@@ -121,9 +96,10 @@ local function lost(self, err)
   self.job:emit { kind = "lost", worker = self.index, error = err }
   self:close()
   if self.losses > LOSSES then
+    self.gone = true
     return nil, err
   end
-  local ok, why = task.sleep(math.min(RECONNECT_MOST, RECONNECT_FIRST << self.losses))
+  local ok, why = waits.pause(self.job, math.min(RECONNECT_MOST, RECONNECT_FIRST << self.losses))
   if not ok then
     return nil, why
   end
@@ -136,79 +112,6 @@ function M:close()
     self.session:close()
     self.session = nil
   end
-end
-
---- Sleeps, but not past the end of the backfill.
-local function pause(self, ms)
-  local till = task.now() + ms
-  while not self.job.stopping do
-    local left = till - task.now()
-    if left <= 0 then
-      return true
-    end
-    local ok, err = task.sleep(math.min(left, POLL))
-    if not ok then
-      return nil, err
-    end
-  end
-  return true
-end
-
---- Somebody said "pause" or "cancel" in another terminal: waits for "run".
-local function hold(self)
-  local job, told = self.job, false
-  while not job.stopping do
-    local state, err = job.store:find(self.session, job.state.target, job.state.version)
-    if not state then
-      return nil, err or error_.new("backfill", "the backfill's state is gone")
-    elseif state.want == "cancel" then
-      job:stop(error_.new("backfill", "the backfill was cancelled",
-        { hint = "what was committed stays; --restart begins anew" }), "cancelled")
-      return true
-    elseif state.want == "run" then
-      if told then
-        job:emit { kind = "resumed", worker = self.index }
-        return job.store:set_status(self.session, job.state.target, job.state.version, { status = "running" })
-      end
-      return true
-    end
-    if not told then
-      told = true
-      job:emit { kind = "paused", worker = self.index }
-      local ok
-      ok, err = job.store:set_status(self.session, job.state.target, job.state.version, { status = "paused" })
-      if not ok then
-        return nil, err
-      end
-    end
-    local ok
-    ok, err = task.sleep(POLL)
-    if not ok then
-      return nil, err
-    end
-  end
-  return true
-end
-
---- What the throttle says: waits while it says "stop".
-local function throttled(self)
-  local job = self.job
-  local throttle = job.throttle
-  while throttle and not job.stopping do
-    local level, reason, wait = throttle:verdict()
-    job:throttled(level, reason)
-    if level ~= "stop" then
-      if level == "slow" and (wait or 0) > 0 then
-        return pause(self, wait)
-      end
-      return true
-    end
-    local ok, err = task.sleep(POLL)
-    if not ok then
-      return nil, err
-    end
-  end
-  return true
 end
 
 --- Rows of the next batch: while a bad row is looked for, half of those it must be among.
@@ -242,7 +145,7 @@ local function blame(self, chunk, n, err)
   self.tried = (self.tried or 0) + 1
   if self.tried <= job.options.retries and not self.bad and err.code ~= "script" then
     job:emit { kind = "retry", worker = self.index, error = err, rows = n }
-    return pause(self, BACKOFF_FIRST)
+    return waits.pause(job, BACKOFF_FIRST)
   end
   if n > 1 then
     self.bad = n
@@ -271,7 +174,7 @@ end
 --- Decides what follows from a failed batch -> true to go on with the chunk, "next" for another one, nil and an
 --- error for the end.
 local function failed(self, chunk, n, err)
-  local job, kind = self.job, M.kind(err)
+  local job, kind = self.job, failure.kind(err)
   if kind == "stop" or kind == "fatal" then
     return nil, err
   elseif kind == "lost" then
@@ -280,7 +183,7 @@ local function failed(self, chunk, n, err)
   elseif kind == "moved" then
     return "next"
   elseif kind == "held" then
-    return hold(self)
+    return waits.hold(self)
   elseif kind == "transient" and not (n == 1 and err.sqlstate == "57014" and self.transient >= 3) then
     self.transient = self.transient + 1
     job.size:failed()
@@ -295,30 +198,44 @@ local function failed(self, chunk, n, err)
       return ok and "next", why
     end
     local most = math.min(BACKOFF_MOST, BACKOFF_FIRST << math.min(self.transient, 8))
-    return pause(self, most // 2 + math.random(most))
+    return waits.pause(job, most // 2 + math.random(most))
   end
   return blame(self, chunk, n, err)
+end
+
+--- Whether somebody has lowered the number of workers below this one's.
+local function surplus(self)
+  self.surplus = self.index > self.job.options.workers
+  return self.surplus
+end
+
+--- Runs one batch when the throttle lets it through -> result, or nil when there was none, and an error.
+local function try(self, chunk, n)
+  local job = self.job
+  local result, err = batch.run(job, self.session, chunk, n)
+  if job.throttle then
+    job.throttle:ended()
+  end
+  return result, err
 end
 
 --- Runs batches on a chunk until it is done, somebody else has it, or the backfill stops.
 local function work(self, chunk)
   local job = self.job
   self.bad, self.tried = nil, 0
-  while not chunk.done and not job.stopping do
-    local ok, err = throttled(self)
-    if ok and job.stopping then
+  while not chunk.done and not job.stopping and not surplus(self) do
+    local ok, err = waits.throttled(job)
+    if not ok then
+      return nil, err
+    elseif job.stopping then
       return true
     end
     local n = rows_of(self)
     local result
-    if ok then
-      result, err = batch.run(job, self.session, chunk, n)
-    end
+    result, err = try(self, chunk, n)
     if result then
       settle(self, chunk, result, n)
       job:limit(result.limits)
-    elseif not ok then
-      return nil, err
     else
       ok, err = failed(self, chunk, n, err)
       if not ok then
@@ -350,11 +267,10 @@ local function next_chunk(self)
     end
     -- Locked: by another process, or by what a killed one had sent. Or put aside for a while.
     local ok
-    ok, err = pause(self, math.max(POLL, math.min(left.wait_ms, 2000)))
+    ok, err = waits.pause(job, math.max(POLL, math.min(left.wait_ms, 2000)))
     if not ok then
       return nil, err
     end
-    job:check()
   end
   return false
 end
@@ -366,7 +282,7 @@ local function go(self)
     return nil, err
   end
   job.connected = true
-  while not job.stopping do
+  while not job.stopping and not surplus(self) do
     local chunk
     chunk, err = next_chunk(self)
     if chunk then
@@ -376,7 +292,7 @@ local function go(self)
       return true
     end
     if err then
-      if M.kind(err) ~= "lost" then
+      if self.gone or failure.kind(err) ~= "lost" then
         return nil, err
       end
       ok, err = lost(self, err)

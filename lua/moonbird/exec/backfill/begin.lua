@@ -1,0 +1,153 @@
+--- How a backfill begins: the migration's `up` and the journal's event "start" in one transaction, then the state with
+--- its chunks in another; or what an earlier run made of both is found.
+local chunks_of = require "moonbird.exec.backfill.chunks"
+local definition_of = require "moonbird.migration.backfill"
+local error_ = require "moonbird.core.error"
+local failpoint = require "moonbird.core.failpoint"
+local job_of = require "moonbird.exec.backfill.job"
+local key_of = require "moonbird.exec.backfill.key"
+local retry = require "moonbird.exec.retry"
+local transactional = require "moonbird.exec.transactional"
+
+local M = {}
+
+--- The journal's open start of this backfill.
+local function started(target, step)
+  for _, row in ipairs(target.state.open) do
+    if row.version == step.migration.version and row.event == "start" and row.direction == "up" then
+      return row
+    end
+  end
+end
+
+--- Runs `up` and journals the start, in one transaction, unless that was done.
+---@param target moonbird.target
+---@param step moonbird.step
+---@param timeouts { lock: integer, statement: integer, lock_total: integer }
+---@return true|nil
+---@return moonbird.error? err
+function M.start(target, step, timeouts)
+  if started(target, step) then
+    return true
+  end
+  local begun = setmetatable({ transactional = true, durable = true, shared = {} }, { __index = step })
+  begun.done_event = function()
+    local event = transactional.done_event(target, step)
+    event.event, event.applies, event.outcome = "start", nil, "started"
+    event.detail = event.detail or {}
+    event.detail.kind = "backfill"
+    return event
+  end
+  local ok, err = retry.run({
+    lock = timeouts.lock, total = timeouts.lock_total, deadlock_timeout = target.deadlock_timeout or 1000,
+    blocked = function(failure, attempt, lock)
+      target.run.report:blocked(step, failure, attempt, lock)
+    end,
+  }, function(lock)
+    return transactional.attempt(target, begun, { lock = lock, statement = timeouts.statement })
+  end)
+  failpoint("backfill.started")
+  return ok, err
+end
+
+--- Makes the state with its chunks, behind the target's door, so that of two runners one does -> state; false where
+--- the other one did.
+local function create(target, step, store, settings, known)
+  local def, migration = step.migration.backfill, step.migration
+  local place, err = key_of.find(target, target.session, def)
+  if not place then
+    return nil, err
+  end
+  local options = job_of.options(def, nil, target.run, settings)
+  local chunks, estimate
+  chunks, err, estimate = chunks_of.plan(target, target.session, place, options.workers)
+  if not chunks then
+    return nil, err
+  end
+  local ok
+  ok, err = transactional.begin(target, { lock = 0, statement = 0 }, true)
+  if not ok then
+    return nil, err
+  end
+  local found
+  found, err = store:find(target.session, target.name, migration.version)
+  if err == nil and found and (not known or found.run ~= known.run or found.code ~= known.code) then
+    target.session:rollback()
+    return false
+  end
+  local facts = target.run.facts
+  local items = err and {} or store:create_items({ target = target.name, version = migration.version,
+    id = migration.id, mode = def.mode, code = definition_of.code(def, migration.checksum), relation = place.name,
+    key_columns = place.key.ctid and {} or place.key.columns, key_types = place.key.ctid and {} or place.key.types,
+    rows_estimated = estimate, durable = options.durable, run = target.run.id, host = facts.host,
+    os_user = facts.os_user }, chunks)
+  items[#items + 1] = { "commit" }
+  failpoint("backfill.before_create")
+  local results
+  if err == nil then
+    results, err = target.session:batch(items)
+  end
+  failpoint("backfill.created")
+  if not results then
+    target.session:rollback()
+    return nil, err
+  end
+  return store:find(target.session, target.name, migration.version)
+end
+
+local function changed_code(step, state)
+  return error_.new("checksum", ("the backfill of %s was changed after a part of it was done"):format(
+    step.migration.id), { file = step.migration.file, migration = step.migration.id,
+    hint = ("restore the file; or --adopt to go on with the new code from where run %s came to, or --restart to begin "
+      .. "anew"):format(state.run:sub(1, 8)) })
+end
+
+--- The state to work from: found or made.
+---@param target moonbird.target
+---@param step moonbird.step
+---@param store moonbird.backfill.store
+---@param settings moonbird.backfill.settings
+---@return moonbird.backfill.state|nil
+---@return moonbird.error? err
+function M.state(target, step, store, settings)
+  local state, err = store:find(target.session, target.name, step.migration.version)
+  if state == nil then
+    return nil, err
+  end
+  local code = definition_of.code(step.migration.backfill, step.migration.checksum)
+  if state and state.status == "done" then
+    local ok
+    ok, err = target:refresh()
+    if not ok then
+      return nil, err
+    elseif target.state.applied[step.migration.version] then
+      return nil, error_.new("history_moved", "another runner finished the backfill meanwhile")
+    end
+  end
+  local name = target.name .. "/" .. step.migration.version_text
+  settings.restarted = settings.restarted or {}
+  if not state or state.status == "done" or settings.restart and not settings.restarted[name] then
+    state, err = create(target, step, store, settings, state)
+    settings.restarted[name] = state ~= nil
+    if state == false then
+      return M.state(target, step, store, settings) -- what it made is looked at like any other
+    end
+    return state, err
+  elseif state.want == "cancel" then
+    return nil, error_.new("backfill", "the backfill was cancelled", { migration = step.migration.id,
+      hint = "--restart begins anew" })
+  elseif state.code ~= code and not settings.adopt then
+    return nil, changed_code(step, state)
+  end
+  local facts = target.run.facts
+  local ok
+  ok, err = store:set_status(target.session, target.name, step.migration.version, { status = "running",
+    run = target.run.id, host = facts.host, os_user = facts.os_user, code = code })
+  if not ok then
+    return nil, err
+  end
+  state.resumed, state.code = true, code
+  return state
+end
+
+return M

@@ -1,0 +1,219 @@
+-- Backfills whose server goes away: backends terminated at random moments, the server stopped hard and started again,
+-- with commits that did not wait for the disk and are gone afterwards, or gone for good. Every row is changed exactly
+-- once, or the run ends with an error in bounded time and the next one goes on.
+-- The same on every server.
+local cluster = require "moonbird.core.cluster"
+local helper = require "tests.helper"
+local process = require "moonbird.core.process"
+local session = require "moonbird.core.session"
+local sys = require "moonbird.core.sys"
+local task = require "moonbird.core.task"
+local async = helper.async
+
+local BASE = "-- migrate:up\ncreate table rows (id bigint primary key, n int not null default 0);\n"
+  .. "insert into rows select i from generate_series(1, %d) i;\nanalyze rows;\n-- migrate:down\ndrop table rows;\n"
+local KINDS = {
+  { name = "set-based", body = [[set = "n = n + 1"]] },
+  { name = "row-based", body = [[columns = { "n" }, transform = function(row) return { n = row.n + 1 } end]] },
+}
+local MIGRATION = [[return { description = "a test", irreversible = "a test",
+  backfill = { table = "rows", %s, options = { %s } } }]]
+
+local function files(kind, rows, options)
+  return { ["migrations/001_rows.sql"] = BASE:format(rows),
+    ["migrations/002_count.lua"] = MIGRATION:format(kind.body, options) }
+end
+
+--- Every row was changed exactly once, and the totals are right.
+local function check(value, rows)
+  assert.are.equal(rows, value "select count(*) from rows where n = 1")
+  assert.are.equal(rows, value "select count(*) from rows")
+  assert.are.equal("done", value "select status from moonbird.backfill")
+  assert.are.same({ rows, rows, 0 }, { value "select sum(rows_seen)::bigint from moonbird.backfill_chunk",
+    value "select sum(rows_changed)::bigint from moonbird.backfill_chunk",
+    value "select count(*) from moonbird.backfill_chunk where not done" })
+  assert.are.equal(1, value [[select count(*) from moonbird.journal where target = 'global' and version = 2
+    and event = 'apply']])
+  assert.are.equal(0, value "select count(*) from moonbird.verify()")
+end
+
+describe("backends terminated", function()
+  for _, kind in ipairs(KINDS) do
+    for _, workers in ipairs { 1, 4 } do
+      it(("at random moments of a backfill, %s, %d workers"):format(kind.name, workers), async(function()
+        local rows = helper.full and 300000 or workers == 1 and 8000 or 40000
+        local wanted = helper.full and 100 or 12
+        local db = helper.database()
+        local dir = helper.project(files(kind, rows, ("min = 100, max = 200, start = 100, workers = %d"):format(workers)))
+        helper.ok({ "up", "--to", "1" }, { db = db, cwd = dir })
+        local child = helper.spawn({ "up" }, { db = db, cwd = dir })
+        local killed, result = 0, nil
+        -- One of its backends at a time: a worker's in the middle of a batch, often between its rows and its commit.
+        while killed < wanted do
+          result = child:wait(5 + math.random(workers == 1 and 60 or 20))
+          if result then
+            break
+          end
+          killed = killed + db:value [[select count(pg_terminate_backend(pid)) from (select pid from pg_stat_activity
+            where application_name like 'moonbird/up/%/backfill-%' and datname = current_database()
+              and backend_xid is not null order by random() limit 1) s]]
+        end
+        result = result or child:wait(120000)
+        assert.is_truthy(result, "it hangs")
+        assert.are.equal(0, result.status, result.stderr)
+        check(function(sql)
+          return db:value(sql)
+        end, rows)
+        assert.is_true(killed > 3, ("only %d were terminated"):format(killed))
+      end))
+    end
+  end
+end)
+
+describe("the server stopped hard", function()
+  local home, url, watcher
+
+  local function value(sql)
+    watcher = watcher or assert(session.open(home.params, { application_name = "moonbird-tests" }))
+    local result = assert(watcher:query(sql))
+    return result:value(1, 1)
+  end
+
+  local function let_go()
+    if watcher then
+      watcher:close()
+      watcher = nil
+    end
+  end
+
+  --- As pg_ctl stop -m immediate: nobody is told, what was not on the disk is lost.
+  local function stop_hard()
+    let_go()
+    local pid = cluster.status(home.dir).pid
+    assert(process.signal(pid, "QUIT"))
+    helper.eventually("it has stopped", function()
+      return not cluster.status(home.dir).running
+    end)
+  end
+
+  local function start()
+    assert(cluster.start(home.dir))
+  end
+
+  before_each(async(function()
+    home = assert(cluster.open { dir = helper.tmpdir() .. "/pg" })
+    url = home.url
+    helper.defer(function()
+      let_go()
+      home:release()
+      cluster.stop(home.dir, { force = true })
+    end)
+    -- What commits without waiting stays in memory for long.
+    value "alter system set wal_writer_delay = '10s'"
+    value "select pg_reload_conf()"
+  end))
+
+  local function where(dir)
+    return { db = { url = url }, cwd = dir }
+  end
+
+  local function seen()
+    return value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
+  end
+
+  local function begun()
+    helper.eventually("it works", function()
+      return value "select to_regclass('moonbird.backfill_chunk') is not null" and seen() > 300
+    end)
+  end
+
+  for i, kind in ipairs(KINDS) do
+    -- Not all of it each time: each takes some seconds.
+    for _, durable in ipairs(helper.full and { true, false } or { i == 2 }) do
+      it(("and started again: the backfill goes on by itself, %s, synchronous_commit %s"):format(kind.name,
+        durable and "on" or "off"), async(function()
+        local rows = helper.full and 300000 or 8000
+        local dir = helper.project(files(kind, rows, ("min = 50, max = 100, start = 50, workers = %d, durable = %s")
+          :format(i == 1 and 4 or 1, durable)))
+        helper.ok({ "up", "--to", "1" }, where(dir))
+        local child = helper.spawn({ "up", "-v" }, where(dir))
+        local lost = 0
+        for _ = 1, helper.full and 10 or 3 do
+          begun()
+          task.sleep(math.random(150))
+          local before = value "select (select status from moonbird.backfill) <> 'done'" and seen()
+          if not before then
+            break
+          end
+          stop_hard()
+          start()
+          local now = seen()
+          lost = lost + math.max(0, before - now)
+          -- Whatever is gone, rows and cursors went together.
+          assert.are.equal(value "select sum(n)::bigint from rows", seen())
+        end
+        local result = child:wait(120000)
+        assert.is_truthy(result, "it hangs")
+        if result.status ~= 0 then -- by itself, or with an error and the next run
+          assert.is_truthy(result.stderr:find("error: ", 1, true), result.stderr)
+          helper.ok({ "backfill", "run" }, where(dir))
+        end
+        check(value, rows)
+        if durable then
+          assert.are.equal(0, lost)
+        else
+          assert.is_true(lost > 0, "nothing was lost: this tests nothing")
+        end
+      end))
+    end
+  end
+
+  it("for good: the run ends with an error in the time of its option, and the next one goes on", async(function()
+    local dir = helper.project(files(KINDS[1], 6000, "min = 20, max = 20, start = 20, workers = 2, reconnect = '2s'"))
+    helper.ok({ "up", "--to", "1" }, where(dir))
+    local child = helper.spawn({ "backfill", "run" }, where(dir))
+    begun()
+    stop_hard()
+    local began = sys.monotonic()
+    local result = child:wait(20000)
+    assert.is_truthy(result, "it hangs")
+    assert.is_true(sys.monotonic() - began < 8, ("it took %.1f s"):format(sys.monotonic() - began))
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
+    start()
+    helper.ok({ "backfill", "run" }, where(dir))
+    check(value, 6000)
+  end))
+
+  it("for good, while its time is over: 75", async(function()
+    local dir = helper.project(files(KINDS[1], 3000, "min = 20, max = 20, start = 20"))
+    helper.ok({ "up", "--to", "1" }, where(dir))
+    local child = helper.spawn({ "backfill", "run", "--max-runtime", "2s" }, where(dir))
+    begun()
+    stop_hard()
+    local result = child:wait(20000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(75, result.status, result.stderr)
+    start()
+    helper.ok({ "backfill", "run" }, where(dir))
+    check(value, 3000)
+  end))
+end)
+
+describe("the database dropped under a backfill", function()
+  it("ends it with an error at once", async(function()
+    local db = helper.database()
+    local dir = helper.project(files(KINDS[1], 6000, "min = 20, max = 20, start = 20, workers = 2"))
+    helper.ok({ "up", "--to", "1" }, { db = db, cwd = dir })
+    local child = helper.spawn({ "backfill", "run" }, { db = db, cwd = dir })
+    helper.eventually("it works", function()
+      return db:value "select to_regclass('moonbird.backfill_chunk') is not null"
+        and db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk" > 100
+    end)
+    db:drop()
+    local result = child:wait(15000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("does not exist", 1, true), result.stderr)
+  end))
+end)

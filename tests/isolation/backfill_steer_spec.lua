@@ -1,0 +1,227 @@
+-- Backfills that wait, and limits that are changed while they work: the time of a run is over whatever it waits for,
+-- workers come and go, another run's code is not mixed with this one's.
+local helper = require "tests.helper"
+local json = require "moonbird.core.json"
+local sys = require "moonbird.core.sys"
+local async = helper.async
+
+local USERS = [[
+-- migrate:up
+create table users (id bigint primary key, hits int not null default 0);
+insert into users select i from generate_series(1, %d) i;
+analyze users;
+-- migrate:down
+drop table users;
+]]
+
+local BACKFILL = [[
+return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "%s",
+  options = { %s } } }
+]]
+
+local function has(text, part)
+  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
+end
+
+describe("a backfill", function()
+  local db, dir
+
+  local function project(rows, options, set)
+    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(rows),
+      ["migrations/002_count.lua"] = BACKFILL:format(set or "hits = hits + 1", options) }
+    helper.ok({ "up", "--backfills", "skip" }, { cwd = dir, db = db })
+  end
+
+  local function moonbird(status, ...)
+    return helper.ok({ ... }, { cwd = dir, db = db, status = status })
+  end
+
+  local function spawn(...)
+    return helper.spawn({ "backfill", "run", ... }, { cwd = dir, db = db })
+  end
+
+  local function seen()
+    return db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
+  end
+
+  local function once(rows)
+    assert.are.equal(rows, db:value "select count(*) from users where hits = 1")
+    assert.are.equal("done", db:value "select status from moonbird.backfill")
+  end
+
+  --- It ends with 75, a second or two after its time is over.
+  local function ends_unfinished(...)
+    local began = sys.monotonic()
+    local result = moonbird(75, "backfill", "run", ...)
+    assert.is_true(sys.monotonic() - began < 6, ("it took %.1f s"):format(sys.monotonic() - began))
+    has(result.stderr, "work remains")
+    assert.are.equal("paused", db:value "select status from moonbird.backfill")
+    assert.are.equal(0, db:value "select count(*) from moonbird.journal where event = 'fail'")
+    return result
+  end
+
+  --- Waits for a child's end.
+  local function finish(child)
+    local result = assert(child:wait(60000), "the backfill did not end")
+    assert.are.equal(0, result.status, result.stderr)
+    return result
+  end
+
+  before_each(async(function()
+    db = helper.database()
+  end))
+
+  describe("ends when its time is over,", function()
+    it("also while somebody has paused it", async(function()
+      project(1000, "min = 10, max = 10, start = 10")
+      ends_unfinished("--max-runtime", "1ms")
+      moonbird(0, "backfill", "pause", "2")
+      ends_unfinished("--max-runtime", "1s")
+      local before = seen()
+      ends_unfinished("--max-runtime", "1s", "--workers", "3")
+      assert.are.equal(before, seen())
+      moonbird(0, "backfill", "resume", "2")
+      moonbird(0, "backfill", "run", "--max-runtime", "60s")
+      once(1000)
+    end))
+
+    it("also while the throttle puts seconds between batches", async(function()
+      project(1000, "min = 1, max = 10, start = 10, throttle = function() return 'slow', 'a test' end")
+      ends_unfinished("--max-runtime", "1500ms")
+      assert.is_true(seen() < 1000)
+    end))
+
+    it("also while another process has the lease of what is left", async(function()
+      project(1000, "min = 100, max = 100, start = 100")
+      ends_unfinished("--max-runtime", "1ms")
+      local other = db:connect()
+      other:simple "begin; select from moonbird.backfill_chunk for update"
+      ends_unfinished("--max-runtime", "1s")
+      other:simple "rollback"
+      moonbird(0, "backfill", "run")
+      once(1000)
+    end))
+
+    it("also while its rows are locked", async(function()
+      project(1000, "min = 100, max = 100, start = 100, lock_timeout = '200ms'")
+      local other = db:connect()
+      other:simple "begin; update users set hits = hits where id = 500"
+      ends_unfinished("--max-runtime", "1500ms")
+      other:simple "rollback"
+      moonbird(0, "backfill", "run")
+      once(1000)
+    end))
+  end)
+
+  it("takes more workers and fewer of them while it works", async(function()
+    project(20000, "min = 20, max = 20, start = 20, workers = 2", "hits = hits + 1 + 0 * length(pg_sleep(0.0005)::text)")
+    local child = spawn()
+    local function workers()
+      return db:value [[select count(*) from pg_stat_activity where application_name like '%/backfill-_'
+        and datname = current_database()]]
+    end
+    helper.eventually("two work", function()
+      return workers() == 2 and seen() > 100
+    end)
+    moonbird(0, "backfill", "throttle", "2", "workers=5")
+    helper.eventually("five work", function()
+      return workers() == 5
+    end)
+    moonbird(0, "backfill", "throttle", "2", "workers=1")
+    helper.eventually("one works", function()
+      return workers() == 1
+    end)
+    local at = seen()
+    helper.eventually("it goes on", function()
+      return seen() > at + 100
+    end)
+    moonbird(0, "backfill", "throttle", "2", "workers=3")
+    helper.eventually("three work", function()
+      return workers() == 3
+    end)
+    moonbird(0, "backfill", "throttle", "2", "workers=")
+    helper.eventually("as many as the migration says", function()
+      return workers() == 2
+    end)
+    moonbird(0, "backfill", "throttle", "2", "workers=8", "max=2000", "min=500")
+    finish(child)
+    once(20000)
+    assert.are.equal(20000, seen())
+  end))
+
+  it("does not end before its last chunk is done when there are fewer workers than began it", async(function()
+    -- Worker 2 has the large chunk; worker 1 has ended when there is to be only one.
+    project(4000, "min = 20, max = 20, start = 20, workers = 2", "hits = hits + 1 + 0 * length(pg_sleep(0.001)::text)")
+    local child = spawn()
+    helper.eventually("it works", function()
+      return seen() > 50
+    end)
+    for _ = 1, 12 do
+      db:exec("update moonbird.backfill set limits = '{\"workers\": " .. math.random(1, 4) .. "}'")
+      if child:wait(150) then
+        break
+      end
+    end
+    db:exec [[update moonbird.backfill set limits = '{"workers": 1, "min": 1000, "max": 4000}']]
+    finish(child)
+    once(4000)
+  end))
+
+  it("is not begun with more workers than the command says, unless the limit does", async(function()
+    project(5000, "min = 20, max = 20, start = 20, workers = 1", "hits = hits + 1 + 0 * length(pg_sleep(0.001)::text)")
+    local child = spawn("--workers", "3")
+    helper.eventually("three work, also after their first batches", function()
+      return seen() > 200 and db:value [[select count(*) from pg_stat_activity where application_name like '%/backfill-_'
+        and datname = current_database()]] == 3
+    end)
+    db:exec [[update moonbird.backfill set limits = '{"min": 500, "max": 2000}']]
+    finish(child)
+    once(5000)
+  end))
+
+  it("does not work beside a run that goes on with other code", async(function()
+    project(6000, "min = 20, max = 20, start = 20", "hits = hits + 1 + 0 * length(pg_sleep(0.0005)::text)")
+    local child = spawn()
+    helper.eventually("it works", function()
+      return seen() > 100
+    end)
+    helper.write(dir, { ["migrations/002_count.lua"] = BACKFILL:format("hits = hits + 1", "min = 500") })
+    moonbird(0, "backfill", "run", "--adopt")
+    local result = assert(child:wait(20000))
+    assert.are_not.equal(0, result.status)
+    has(result.stderr, "another run works on this backfill with other code")
+    once(6000)
+    assert.are.equal(6000, seen())
+  end))
+
+  it("halves its batches once while the throttle wavers between slow and stop", async(function()
+    project(100, "min = 1, max = 1600, start = 1600")
+    local job_of = require "moonbird.exec.backfill.job"
+    local job = setmetatable({ level = "ok", size = require("moonbird.exec.backfill.size").new { target = 400, min = 1,
+      max = 1600, start = 1600 }, emit = function() end }, { __index = job_of })
+    local sizes = {}
+    for i, level in ipairs { "stop", "slow", "stop", "slow", "ok", "slow" } do
+      job:throttled(level, "a test")
+      sizes[i] = job.size:current()
+    end
+    assert.are.same({ 1600, 800, 800, 800, 800, 400 }, sizes)
+  end))
+end)
+
+describe("a limit of tenants", function()
+  it("is refused for workers, of which each tenant has one", async(function()
+    local db = helper.database()
+    db:exec "create schema tenant_1"
+    local dir = helper.project {
+      ["moonbird.lua"] = "return { tenants = tenants.schemas { like = \"tenant_%\" } }",
+      ["migrations/001_users.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+        up = "create table users (id int primary key, hits int not null default 0)" }]],
+      ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+        backfill = { table = "users", set = "hits = hits + 1", options = { between = "00:00-00:01" } } }]] }
+    local where = { cwd = dir, db = db }
+    helper.ok({ "up", "--backfills", "skip" }, where)
+    helper.moonbird({ "backfill", "run", "--max-runtime", "1s" }, where)
+    local result = helper.ok({ "backfill", "throttle", "2", "workers=2", "--json" }, { cwd = dir, db = db, status = 2 })
+    has(json.decode(result.stdout).error.message, "tenants take turns")
+  end))
+end)
