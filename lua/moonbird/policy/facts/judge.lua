@@ -303,13 +303,13 @@ end
 -- release.
 function actions.enable_rls(st, _, found, _, sure)
   if not sure then
-    found.breaking(("turns on row level security of %s, which hides rows from those who read it now"):format(shown(st)))
+    found:breaking(("turns on row level security of %s, which hides rows from those who read it now"):format(shown(st)))
   end
 end
 
 function actions.force_rls(st, _, found, _, sure)
   if not sure then
-    found.breaking(("forces row level security of %s on its owner, which hides rows from those who read it now")
+    found:breaking(("forces row level security of %s on its owner, which hides rows from those who read it now")
       :format(shown(st)))
   end
 end
