@@ -5,7 +5,9 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql = helper.async, tenants.sql
+local has = texts.has
 
 local USERS = sql("tenant", "create table users (id bigint primary key, name text);", { down = "drop table users;" })
 local EMAIL = sql("tenant", "alter table users add column email text;",
@@ -14,10 +16,6 @@ local PLANS = sql("global", "create table public.plans (id bigint primary key);"
 -- Fails where somebody left a row in it.
 local UNIQUE = sql("tenant", "alter table users add constraint users_named check (name is not null);",
   { down = "alter table users drop constraint users_named;" })
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("deploy over tenants", function()
   local db, dir, artifact

@@ -3,7 +3,9 @@
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql, lua = helper.async, tenants.sql, tenants.lua
+local has, lacks = texts.has, texts.lacks
 
 local USERS = sql("tenant", "create table users (id bigint primary key, name text);", { down = "drop table users;" })
 local EMAIL = sql("tenant", "alter table users add column email text;", { down = "alter table users drop column email;" })
@@ -12,14 +14,6 @@ local PLANS = sql("global", "create table public.plans (id int primary key); ins
 local PLAN = lua("tenant", [[
   db:exec("alter table users add column plan int")
   db:exec("insert into users (id, name, plan) select id, $1, id from plans", db.target.name)]])
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
-
-local function lacks(text, part)
-  assert(not text:find(part, 1, true), ("%q is in:\n%s"):format(part, text))
-end
 
 describe("a rehearsal over tenants", function()
   local db, dir

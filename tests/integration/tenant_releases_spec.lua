@@ -4,17 +4,15 @@
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql = helper.async, tenants.sql
+local has = texts.has
 
 -- The first migration of t_001 waits for the test.
 local USERS = sql("tenant", "create table users (id int);\n"
   .. "select count(*) from gate where name = current_schema();", { down = "drop table users;" })
 local EMAIL = sql("tenant", "alter table users add column email text;", { down = "alter table users drop column email;" })
 local PLANS = sql("global", "create table public.plans (id int);", { down = "drop table public.plans;" })
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("an older release", function()
   local db, old, new

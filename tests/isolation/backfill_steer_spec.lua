@@ -3,7 +3,9 @@
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
+local texts = require "tests.texts"
 local async = helper.async
+local has = texts.has
 
 local USERS = [[
 -- migrate:up
@@ -18,10 +20,6 @@ local BACKFILL = [[
 return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "%s",
   options = { %s } } }
 ]]
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("a backfill", function()
   local db, dir

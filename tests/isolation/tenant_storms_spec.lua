@@ -5,14 +5,12 @@ local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local task = require "moonbird.core.task"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql, lua = helper.async, tenants.sql, tenants.lua
+local has = texts.has
 
 local function rows(session, text)
   return assert(session:query(text)):value(1, 1)
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
 end
 
 local function schemas(session, count)
