@@ -3,12 +3,12 @@ local fs = require "moonbird.core.fs"
 
 local M = {}
 
---- Whether a process is there and no zombie.
+--- Whether a process is there. A zombie is not, nor one that the kernel has begun to take away: both have given their
+--- memory back, and with it their command line.
 ---@param pid integer
 ---@return boolean
 function M.alive(pid)
-  local stat = fs.read(("/proc/%d/stat"):format(pid))
-  return stat ~= nil and stat:match("%) (%a)") ~= "Z"
+  return (fs.read(("/proc/%d/cmdline"):format(pid)) or "") ~= ""
 end
 
 return M
