@@ -8,7 +8,8 @@
 --
 -- Environment: MOONBIRD_BIN (the binary to test; default: next to the interpreter), MOONBIRD_PG_BIN
 -- (server programs), MOONBIRD_TEST_FULL=1 (long matrices), MOONBIRD_TEST_GC=1 (collect garbage all the
--- time), MOONBIRD_TEST_KEEP=1 (leave temporary folders and databases).
+-- time), MOONBIRD_TEST_KEEP=1 (leave temporary folders and databases), MOONBIRD_TEST_TIMES (a file that gets a
+-- line with the seconds of each spec file).
 local cluster = require "moonbird.core.cluster"
 local error_ = require "moonbird.core.error"
 local fs = require "moonbird.core.fs"
@@ -410,7 +411,15 @@ end
 
 -- Audit ------------------------------------------------------------------------------------------------
 
-local before
+local before, began
+
+local function note_time(file)
+  local path = sys.getenv("MOONBIRD_TEST_TIMES")
+  if path then
+    local log <close> = assert(io.open(path, "a"))
+    assert(log:write(("%7.1f %s\n"):format(sys.monotonic() - began, file)))
+  end
+end
 
 local function children()
   local list = {}
@@ -492,7 +501,7 @@ end
 local ok, busted = pcall(require, "busted")
 if ok and busted.subscribe then
   busted.subscribe({ "file", "start" }, function()
-    before = take_stock()
+    before, began = take_stock(), sys.monotonic()
     return nil, true
   end)
   busted.subscribe({ "test", "end" }, function()
@@ -502,9 +511,10 @@ if ok and busted.subscribe then
     end
     return nil, true
   end)
-  busted.subscribe({ "file", "end" }, function()
+  busted.subscribe({ "file", "end" }, function(file)
     local err = release_all("test") or release_all("file")
     local problems = audit()
+    note_time(file.name)
     if err or #problems > 0 then
       error(err or "leak audit: " .. table.concat(problems, "; "), 0)
     end

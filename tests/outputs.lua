@@ -56,7 +56,9 @@ local function schema()
     error(("%s lacks %s: %s"):format(PACKAGE, MEMBER, unpacked.stderr), 0)
   end
   assert(fs.mkdir(path:match("^(.*)/")))
-  assert(fs.write(path, unpacked.stdout))
+  -- In one step: another suite may fetch it at the same time.
+  assert(fs.write(path .. "." .. sys.pid(), unpacked.stdout))
+  assert(fs.rename(path .. "." .. sys.pid(), path))
   fs.remove_tree(dir)
   return path
 end
