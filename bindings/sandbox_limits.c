@@ -25,8 +25,7 @@ static const char killed_address; /* raised when a limit was passed; no script e
 #define resize(ptr, old, wanted) realloc(ptr, wanted)
 #else
 #define give(ptr, old) mb_block_give(ptr, old)
-#define resize(ptr, old, wanted)                                                                    \
-    ((ptr) ? mb_block_resize(ptr, old, wanted) : mb_block_get(wanted))
+#define resize(ptr, old, wanted) mb_block_resize(ptr, old, wanted)
 #endif
 
 void *mbl_alloc(void *ud, void *ptr, size_t osize, size_t nsize)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "bindings/natives.h"
+#include "bindings/sql_tree.h"
 #include "engine/sql/classify.h"
 #include "engine/sql/dbmate.h"
 #include "engine/sql/parse.h"
@@ -248,126 +249,22 @@ static int l_sql_parse(lua_State *L)
     return parse_with(L, mb_sql_parse);
 }
 
-/* Trees ------------------------------------------------------------------------------------------ */
-
-#define MAX_TREE_DEPTH 4000
-
-/* The four hex digits at `at`; libpg_query writes well-formed JSON. */
-static unsigned long hex4(const char *at)
-{
-    char digits[5] = {at[0], at[1], at[2], at[3], 0};
-    return strtoul(digits, NULL, 16);
-}
-
-static void add_utf8(luaL_Buffer *buffer, unsigned long code)
-{
-    if (code < 0x80) {
-        luaL_addchar(buffer, (char)code);
-    } else if (code < 0x800) {
-        luaL_addchar(buffer, (char)(0xc0 | code >> 6));
-        luaL_addchar(buffer, (char)(0x80 | (code & 0x3f)));
-    } else {
-        luaL_addchar(buffer, (char)(0xe0 | code >> 12));
-        luaL_addchar(buffer, (char)(0x80 | (code >> 6 & 0x3f)));
-        luaL_addchar(buffer, (char)(0x80 | (code & 0x3f)));
-    }
-}
-
-/* The rest of a string that has an escape at `at`; what is before it was added. */
-static const char *push_escaped(lua_State *L, const char *begin, const char *at)
-{
-    luaL_Buffer buffer;
-    luaL_buffinit(L, &buffer);
-    luaL_addlstring(&buffer, begin, (size_t)(at - begin));
-    while (*at && *at != '"') {
-        if (*at != '\\') {
-            luaL_addchar(&buffer, *at++);
-            continue;
-        }
-        static const char letters[] = "nrtbf", meant[] = "\n\r\t\b\f";
-        const char *letter = at[1] ? strchr(letters, at[1]) : NULL;
-        if (at[1] == 'u' && strlen(at) >= 6) {
-            add_utf8(&buffer, hex4(at + 2)); /* control characters, < and >: other text is as it is */
-            at += 6;
-        } else {
-            luaL_addchar(&buffer, letter ? meant[letter - letters] : at[1]);
-            at += 2;
-        }
-    }
-    luaL_pushresult(&buffer);
-    return at;
-}
-
-/* Pushes the string whose opening quote is at `at`; returns what follows the closing one. */
-static const char *push_json_string(lua_State *L, const char *at)
-{
-    const char *begin = at + 1;
-    size_t plain = strcspn(begin, "\"\\");
-    at = begin + plain;
-    if (*at == '\\')
-        at = push_escaped(L, begin, at);
-    else
-        lua_pushlstring(L, begin, plain);
-    return *at == '"' ? at + 1 : at;
-}
-
-/* Pushes the value at `at` and returns what follows it; NULL when it is nested too deep. Much faster
- * than JSON in general (bindings/json.c): it trusts the text, which libpg_query made. */
-static const char *push_tree(lua_State *L, const char *at, int depth)
-{
-    if (depth > MAX_TREE_DEPTH || !lua_checkstack(L, 8))
-        return NULL;
-    if (*at == '{') {
-        /* {"SelectStmt": {...}} wraps, {"relname": ...} has several fields */
-        bool wraps = at[1] == '"' && at[2] >= 'A' && at[2] <= 'Z';
-        lua_createtable(L, 0, wraps ? 1 : 4);
-        at++;
-        while (*at == '"') {
-            at = push_json_string(L, at);
-            at = push_tree(L, at + 1, depth + 1); /* behind the ':' */
-            if (!at)
-                return NULL;
-            lua_rawset(L, -3);
-            at += *at == ',';
-        }
-        return *at ? at + 1 : at;
-    }
-    if (*at == '[') {
-        lua_createtable(L, 1, 0);
-        at++;
-        for (lua_Integer i = 1; *at && *at != ']'; i++) {
-            at = push_tree(L, at, depth + 1);
-            if (!at)
-                return NULL;
-            lua_rawseti(L, -2, i);
-            at += *at == ',';
-        }
-        return *at ? at + 1 : at;
-    }
-    if (*at == '"')
-        return push_json_string(L, at);
-    if (*at == 't' || *at == 'f') {
-        lua_pushboolean(L, *at == 't');
-        return at + (*at == 't' ? 4 : 5);
-    }
-    char *end = NULL;
-    long long number = strtoll(at, &end, 10);
-    lua_pushinteger(L, number);
-    return end > at ? end : NULL;
-}
-
-/* tree(text) -> the parse tree as tables, or nil, { message, offset } */
+/* tree(text [, lean]) -> the parse tree as tables, or nil, { message, offset }. A lean one has the
+ * rows of VALUES without their constants: most of the tree of an INSERT, and nothing is named in
+ * them. */
 static int l_sql_tree(lua_State *L)
 {
     size_t len;
     const char *text = luaL_checklstring(L, 1, &len);
+    bool lean = lua_toboolean(L, 2);
+    lua_settop(L, 2);
     box *owned = push_box(L);
     owned->text = mb_sql_parse(text, len, &owned->error);
-    if (owned->text && push_tree(L, owned->text, 0)) {
+    if (owned->text && mbl_push_sql_tree(L, owned->text, lean)) {
         empty_box(owned);
         return 1;
     }
-    lua_settop(L, 2);
+    lua_settop(L, 3); /* with the box */
     lua_pushnil(L);
     lua_createtable(L, 0, 2);
     set_string(L, "message", owned->text ? "nested too deep" : owned->error.message);

@@ -1,10 +1,11 @@
 /*
- * block.c - small blocks from free lists, one for each multiple of 8 bytes; larger ones from malloc.
+ * block.c - small blocks from free lists, one for each multiple of 8 bytes; larger ones by malloc.
  *
- * The Lua state lives here. A check of thousands of migrations makes and drops millions of tables and
- * strings of a few sizes; with a general malloc a quarter of its time went into looking for chunks and
- * joining them. A block has no header, as Lua says its size when it gives it back, and getting one is a
- * few instructions. What was small once stays so: the memory goes to the system when the process ends.
+ * The Lua state lives here. A check of thousands of migrations makes and drops millions of tables
+ * and strings of a few sizes; with a general malloc a quarter of its time went into looking for
+ * chunks and joining them. A block has no header, as Lua says its size when it gives it back, and
+ * getting one is a few instructions. What was small once stays so: the memory goes to the system
+ * when the process ends.
  */
 #include "engine/base/block.h"
 
@@ -71,6 +72,8 @@ void mb_block_give(void *block, size_t size)
 
 void *mb_block_resize(void *block, size_t size, size_t wanted)
 {
+    if (!block)
+        return mb_block_get(wanted);
     if (size > LARGEST && wanted > LARGEST)
         return realloc(block, wanted);
     if (size <= LARGEST && wanted <= LARGEST && list_of(size) == list_of(wanted))

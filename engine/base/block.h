@@ -1,6 +1,6 @@
 /*
- * block.h - memory for objects that are many, small and short-lived, and whose size is known when they
- * are given back. Main thread only.
+ * block.h - memory for objects that are many, small and short-lived, and whose size is known when
+ * they are given back. Main thread only.
  */
 #ifndef MB_BASE_BLOCK_H
 #define MB_BASE_BLOCK_H
@@ -13,8 +13,8 @@ void *mb_block_get(size_t size);
 /* Takes back a block that was asked for with this size; NULL is nothing. */
 void mb_block_give(void *block, size_t size);
 
-/* Makes a block of `size` bytes one of `wanted` (> 0); it may move. NULL without memory: then the old
- * one is as it was. */
+/* Makes a block of `size` bytes one of `wanted` (> 0); it may move, and NULL becomes a new one.
+ * NULL without memory: then the old one is as it was. */
 void *mb_block_resize(void *block, size_t size, size_t wanted);
 
 #endif

@@ -851,5 +851,38 @@ describe("sql.tree", function()
     local tree, wrong = sql.tree("selec")
     assert.is_nil(tree)
     assert.same(select(2, sql.parse("selec")), wrong)
+    assert.same({ nil, wrong }, { sql.tree("selec", true) })
+  end)
+
+  it("leaves out the constants of VALUES when it is lean, and nothing else", function()
+    local function without_constants(node)
+      for key, value in pairs(node) do
+        for _, row in ipairs(key == "valuesLists" and value or {}) do
+          local items = row.List.items
+          for i = #items, 1, -1 do
+            if items[i].A_Const then
+              table.remove(items, i)
+            end
+          end
+        end
+        if type(value) == "table" then
+          without_constants(value)
+        end
+      end
+      return node
+    end
+    for text, constants in pairs {
+      ["insert into t values (1, 'a}]\"\\', nextval('s.q'), default, 1.5), (null, true, b'1', $1, -2)"] = true,
+      ["values (1, (values (2), (x)), array[3], row(4), (select 5 in (6, 7))), (E'\\\\\"}', 'b', f(8, 9))"] = true,
+      ["select 1, 'a' from (values (1, 'x')) v (a, b) where a in (1, 2) and b = any (values ('y'), ('z'))"] = true,
+      ["create table t (a int default 5, b numeric(3, 2) check (a in (1, 2)))"] = false,
+    } do
+      local full = sql.tree(text)
+      assert.same(without_constants(sql.tree(text)), sql.tree(text, true), text)
+      assert.equal(constants, not pcall(assert.same, full, sql.tree(text, true)), text)
+    end
+    local st = last("insert into t values (1, nextval('s.q'))")
+    assert.same({ { name = "t", access = "write" }, { schema = "s", name = "q", access = "write" } }, st.relations)
+    assert.equal(1, st.tree.InsertStmt.selectStmt.SelectStmt.valuesLists[1].List.items[1].A_Const.ival.ival)
   end)
 end)

@@ -1,5 +1,5 @@
 /*
- * test_base_block.c - blocks of known size: apart from each other, used again, whole after a resize.
+ * test_base_block.c - blocks of known size: apart, used again, whole after a resize.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -63,7 +63,7 @@ static void test_resize(void **state)
     (void)state;
     for (size_t i = 0; i < BLOCKS; i++) {
         sizes[i] = i * 7 % SIZES + 1;
-        blocks[i] = mb_block_get(sizes[i]);
+        blocks[i] = mb_block_resize(NULL, 0, sizes[i]);
         fill(i);
     }
     for (size_t i = 0; i < BLOCKS; i++) {

@@ -57,11 +57,14 @@
 ---@alias moonbird.sql.split fun(s: string, first?: integer, last?: integer): moonbird.sql.found, moonbird.sql.problem?
 ---@alias moonbird.sql.parse fun(text: string): string?, { message: string, offset: integer }?
 
+-- lean: without the constants in the rows of VALUES
+---@alias moonbird.sql.tree fun(text: string, lean?: boolean): table?, { message: string, offset: integer }?
+
 ---@class moonbird.sql
 ---@field statements moonbird.sql.split
 ---@field dbmate fun(text: string): moonbird.sql.file?, moonbird.sql.problem[]? the .sql migration format
 ---@field parse moonbird.sql.parse JSON of libpg_query's tree
----@field tree fun(text: string): table?, { message: string, offset: integer }? the same as tables
+---@field tree moonbird.sql.tree the same as tables
 ---@field fingerprint moonbird.sql.parse 16 hex digits
 ---@field locate fun(text: string, offset: integer): integer, integer line and column
 ---@field char_offset fun(text: string, first: integer, n: integer): integer byte of the n-th character from `first` on

@@ -196,7 +196,7 @@ local function make(options, text, lexed, line, column)
     line = line, last_line = line + breaks, column = column, tag = lexed.tag, class = lexed.class,
     transactional = lexed.class ~= "alone", params = options.params, reads = options.reads,
   }, statement_mt)
-  local kind, node = tree.parse(text)
+  local kind, node = tree.parse(text, true)
   if kind then
     st.parsed = true
     from_tree(st, kind, node)

@@ -7,10 +7,11 @@ local M = {}
 
 --- Parses one statement.
 ---@param text string
+---@param lean? boolean leave out the constants in the rows of VALUES
 ---@return string? type "SelectStmt"; nil when it can't be parsed
 ---@return table|string node the statement's node, or why not
-function M.parse(text)
-  local decoded, wrong = sql.tree(text)
+function M.parse(text, lean)
+  local decoded, wrong = sql.tree(text, lean)
   if not decoded then
     return nil, wrong.message
   end
@@ -26,7 +27,6 @@ end
 
 ---@class moonbird.policy.facts.named
 ---@field relations { schema?: string, name: string, access: string, at: integer }[]
----@field schemas table<string, boolean>
 ---@field writes table[]
 ---@field functions table<string, boolean>
 
@@ -63,7 +63,7 @@ local visit, visit_fields, visit_value
 local function add_schema(named, schema)
   -- the grammar itself puts pg_catalog in front of names
   if schema and (schema ~= "pg_catalog" or named.text:lower():find("pg_catalog", 1, true)) then
-    named.schemas[schema] = true
+    named.marks.schemas[schema] = true
   end
 end
 
@@ -199,7 +199,7 @@ local function visit_call(named, node)
   if by_name[name] then
     add_literal(named, node.args and node.args[1], by_name[name])
   elseif name == "set_config" and node.args and node.args[2] then
-    add_set_config(named.schemas, node.args[1], node.args[2])
+    add_set_config(named.marks.schemas, node.args[1], node.args[2])
   end
 end
 
@@ -305,8 +305,8 @@ end
 ---@return moonbird.policy.facts.named
 function M.gather(kind, node, text, marks, executed)
   local named = {
-    relations = {}, schemas = marks.schemas, writes = {}, functions = {}, marks = marks, seen = {}, text = text,
-    rule = kind == "RuleStmt", root = node,
+    relations = {}, writes = {}, functions = {}, marks = marks, seen = {}, text = text, rule = kind == "RuleStmt",
+    root = node,
   }
   visit_wrapped(named, kind, node, {}, executed)
   in_order(named.writes)
