@@ -138,7 +138,7 @@ static void push_place(lua_State *L, const mbl_place *at)
  * coroutine. */
 static int push_failure(lua_State *L, mbl_run *run)
 {
-    static const char *const limits[] = {"", "instructions", "time"};
+    static const char *const limits[] = {"", "instructions", "time", "interrupted"};
     const char *text = lua_type(run->co, -1) == LUA_TSTRING ? lua_tostring(run->co, -1) : "";
     bool memory = run->refused && strcmp(text, "not enough memory") == 0;
     lua_pushboolean(L, false);
@@ -192,7 +192,7 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
     return call_step(L, lua_touserdata(L, 1), 0);
 }
 
-/* call(run, ...): true, results... or false, kind ("instructions", "time", "memory", "error"),
+/* call(run, ...): true, results... or false, kind ("instructions", "time", "interrupted", "memory", "error"),
  * error, file, line, traceback, short file. Waits of the script wait here. A run is called once. */
 static int l_call(lua_State *L)
 {

@@ -10,6 +10,7 @@
 #include "bindings/sandbox_run.h"
 #include "bindings/task.h"
 #include "engine/base/block.h"
+#include "engine/loop/loop.h"
 
 #define MAX_LEVELS 200 /* frames looked at for a position: lua_getstack() is linear in the level   \
                         */
@@ -193,6 +194,8 @@ void mbl_run_spend(lua_State *L, mbl_run *run, int instructions)
             run->exceeded = MBL_INSTRUCTIONS;
         else if (run->seconds && mbl_watchdog_expired())
             run->exceeded = MBL_TIME;
+        else if (mb_loop_signalled())
+            run->exceeded = MBL_INTERRUPTED;
         else
             return;
         mbl_place_capture(&run->at, L);

@@ -31,7 +31,12 @@ typedef struct mbl_place {
 } mbl_place;
 
 /* The limit that a run has passed: from then on everything raises until it has unwound. */
-typedef enum mbl_exceeded { MBL_WITHIN, MBL_INSTRUCTIONS, MBL_TIME } mbl_exceeded;
+typedef enum mbl_exceeded {
+    MBL_WITHIN,
+    MBL_INSTRUCTIONS,
+    MBL_TIME,
+    MBL_INTERRUPTED, /* no limit, but treated as one: a signal came while the script computed */
+} mbl_exceeded;
 
 typedef struct mbl_run {
     lua_State *co;

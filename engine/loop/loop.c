@@ -208,15 +208,26 @@ void mb_work_run(mb_loop *loop, void (*work)(void *arg), void (*done)(void *arg)
 
 /* Signals --------------------------------------------------------------------------------------- */
 
+static const int signums[] = {SIGINT, SIGTERM};
+static struct sigaction of_libuv[2];
+static volatile sig_atomic_t signalled;
+
+/* libuv's handler writes to a pipe, which only a turn of the loop reads. */
+static void note_signal(int signum)
+{
+    signalled = 1;
+    of_libuv[signum == signums[1]].sa_handler(signum);
+}
+
 static void on_signal(uv_signal_t *handle, int signum)
 {
     mb_loop *loop = handle->data;
+    signalled = 0;
     loop->signal_fn(loop->signal_owner, signum);
 }
 
 void mb_loop_on_signal(mb_loop *loop, mb_signal_fn fn, void *owner)
 {
-    static const int signums[] = {SIGINT, SIGTERM};
     loop->signal_fn = fn;
     loop->signal_owner = owner;
     for (int i = 0; i < 2 && !loop->watching_signals; i++) {
@@ -224,6 +235,15 @@ void mb_loop_on_signal(mb_loop *loop, mb_signal_fn fn, void *owner)
         loop->signals[i].data = loop;
         must(uv_signal_start(&loop->signals[i], on_signal, signums[i]), "signal");
         uv_unref((uv_handle_t *)&loop->signals[i]);
+        sigaction(signums[i], NULL, &of_libuv[i]);
+        struct sigaction ours = of_libuv[i];
+        ours.sa_handler = note_signal;
+        sigaction(signums[i], &ours, NULL);
     }
     loop->watching_signals = true;
+}
+
+bool mb_loop_signalled(void)
+{
+    return signalled != 0;
 }

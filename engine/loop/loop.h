@@ -44,6 +44,9 @@ void mb_work_run(mb_loop *loop, void (*work)(void *arg), void (*done)(void *arg)
 typedef void (*mb_signal_fn)(void *owner, int signum);
 void mb_loop_on_signal(mb_loop *loop, mb_signal_fn fn, void *owner);
 
+/* Whether a SIGINT or SIGTERM waits for the loop to turn: for code that computes for long. */
+bool mb_loop_signalled(void);
+
 /* libuv's version, "1.44.2". */
 const char *mb_loop_library_version(void);
 

@@ -34,14 +34,15 @@ end
 
 --- Cancels the root task at the first SIGINT or SIGTERM; a second one ends the process at once, which is
 --- safe: the server rolls back what was not committed.
-local function watch_signals(root, report)
+---@param stop fun() cancels it
+local function watch_signals(stop, report)
   task.spawn(function()
     local name = task.wait_signal()
     if not name then
       return
     end
     report:log("warn", ("%s: stopping, what runs is rolled back (once more to stop at once)"):format(name))
-    root:cancel("interrupted")
+    stop()
     if task.wait_signal() then
       report:finish()
       sys.exit(130)
@@ -86,7 +87,12 @@ function M.run(argv)
   end
   local report = make_reporter(args)
   local exit_status
-  local root = task.spawn(function()
+  local root
+  -- First, so that signals are watched before a command begins that computes and lets nobody else run.
+  watch_signals(function()
+    root:cancel("interrupted")
+  end, report)
+  root = task.spawn(function()
     local ok, result, err = xpcall(run_command, function(raised)
       local e = error_.from(raised, type(raised) == "string" and "internal" or nil)
       e.traceback = e.traceback or debug.traceback(nil, 2)
@@ -97,7 +103,6 @@ function M.run(argv)
     end
     exit_status = finish(args, report, result, err)
   end)
-  watch_signals(root, report)
   task.turn_until(function()
     return exit_status ~= nil or root:done()
   end)

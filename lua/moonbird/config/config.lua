@@ -126,7 +126,7 @@ local function run_file(text, shown, env)
   if not chunk then
     return fail(err)
   end
-  local ok, value = sandbox.run {
+  local ok, value = sandbox.compute {
     fn = chunk, name = shown, instructions = LIMITS.instructions, memory = LIMITS.memory,
   }
   if not ok then

@@ -4,6 +4,7 @@
 -- without any limit in the engine. Look at results with `plain`; `run` cleans errors itself.
 local native = require "moonbird.native.sandbox"
 local errors = require "moonbird.core.error"
+local task = require "moonbird.core.task"
 
 local M = {}
 
@@ -399,6 +400,8 @@ local function failure(options, limits, kind, value, file, line, traceback, shor
     fields.hint = "a loop without an end? else raise the limit in moonbird.lua"
     local message = "the script computed for %d s without waiting for the database"
     return errors.new("limit", message:format(limits.seconds), fields)
+  elseif kind == "interrupted" then
+    return errors.new("interrupted", "interrupted while the script computed", fields)
   elseif kind == "memory" then
     fields.hint = "stream large data (db:rows, db:copy_in) instead of collecting it, or raise the limit in "
       .. "moonbird.lua"
@@ -422,11 +425,19 @@ local function failure(options, limits, kind, value, file, line, traceback, shor
   return errors.new("script", message, fields)
 end
 
+-- Milliseconds in which the loop, once it turns, has told the tasks of a signal.
+local TOLD_MS = 1000
+
 local function finish(options, limits, ok, ...)
   if ok then
     return true, ...
   end
-  return false, failure(options, limits, ...)
+  local err = failure(options, limits, ...)
+  if (...) == "interrupted" and options.waits ~= false then
+    -- Takes the request to stop that the signal is about to become: the next wait may be the ROLLBACK.
+    task.sleep(TOLD_MS)
+  end
+  return false, err
 end
 
 -- nil: the default; 0: none.
@@ -444,6 +455,7 @@ end
 ---@field instructions? integer for the whole call; default INSTRUCTIONS, 0 = no limit
 ---@field memory? integer bytes above what is used now; default MEMORY, 0 = no limit
 ---@field seconds? integer of CPU time between two waits; default SECONDS, 0 = no limit
+---@field waits? boolean false: the script only computes, and may run outside any task (M.compute)
 
 --- Runs a script's function within limits. Its waits for the engine pass through to the running task.
 ---@param options moonbird.sandbox.run
@@ -459,6 +471,20 @@ function M.run(options)
   }
   local run <close> = native.new(options.fn, options.name, limits.instructions, limits.memory, limits.seconds)
   return finish(options, limits, native.call(run, table.unpack(args, 1, args.n or #args)))
+end
+
+--- Runs a script's function that only computes: loads a file, asks a rule. As run(), but a signal raises, so that it
+--- is not told as a defect of that script.
+---@param options moonbird.sandbox.run
+---@return boolean ok
+---@return any ...
+function M.compute(options)
+  options.waits = false
+  local results = table.pack(M.run(options))
+  if not results[1] and results[2].code == "interrupted" then
+    error(results[2], 0)
+  end
+  return table.unpack(results, 1, results.n)
 end
 
 local function copy(value, path, seen)

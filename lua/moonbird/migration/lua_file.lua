@@ -86,7 +86,7 @@ local function run(entry, options)
   if not chunk then
     return nil, { file = err.file, line = err.line, message = err.message, hint = err.hint }
   end
-  local ok, value = sandbox.run {
+  local ok, value = sandbox.compute {
     fn = chunk, name = entry.file, instructions = limits.instructions or LOADING.instructions,
     memory = limits.memory or LOADING.memory, seconds = LOADING.seconds,
   }

@@ -218,7 +218,7 @@ end
 --- A project's rule: what may call it is the sandbox only.
 local function call_sandboxed(state, rule, fn, ctx, limits)
   state.view = state.view or view_of.of(ctx, { [ctx] = true, [ctx.live or false] = true })
-  local ok, result = sandbox.run { fn = fn, args = { state.view }, name = rule.file, seconds = LIMITS.seconds,
+  local ok, result = sandbox.compute { fn = fn, args = { state.view }, name = rule.file, seconds = LIMITS.seconds,
     instructions = limits and limits.instructions or LIMITS.instructions,
     memory = limits and limits.memory or LIMITS.memory }
   if ok then

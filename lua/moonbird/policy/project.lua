@@ -99,7 +99,7 @@ function M.load(dir, shown, name)
     err.code = "config"
     return nil, err
   end
-  local ok, value = sandbox.run { fn = chunk, name = file, instructions = LIMITS.instructions,
+  local ok, value = sandbox.compute { fn = chunk, name = file, instructions = LIMITS.instructions,
     memory = LIMITS.memory, seconds = LIMITS.seconds }
   if not ok then
     value.code = "config"

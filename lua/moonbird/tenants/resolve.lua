@@ -207,7 +207,7 @@ function ask.databases(source, context)
 end
 
 local function ask_function(fn, context)
-  local ok, value = sandbox.run { fn = fn, args = { context.env }, name = "moonbird.lua",
+  local ok, value = sandbox.compute { fn = fn, args = { context.env }, name = "moonbird.lua",
     instructions = LIMITS.instructions, memory = LIMITS.memory, seconds = LIMITS.seconds }
   if not ok then
     value.code = "config"

@@ -27,7 +27,7 @@ local function load_script(path, report)
     err.code = "script"
     return nil, err
   end
-  local ok, fn = sandbox.run { fn = chunk, args = {}, name = path }
+  local ok, fn = sandbox.compute { fn = chunk, args = {}, name = path }
   if not ok then
     return nil, fn
   elseif type(fn) ~= "function" then
