@@ -1,9 +1,8 @@
 -- The throttle of backfills on real servers: a streaming replica whose replay is paused, sessions that wait for us, a
--- window of time, the project's own function, other terminals; and tenants that take turns.
+-- window of time, the project's own function, other terminals.
 local cluster = require "moonbird.core.cluster"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
-local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
 local sys = require "moonbird.core.sys"
@@ -306,85 +305,5 @@ describe("a paused replica", function()
     local result = assert(child:wait(60000))
     assert.are.equal(0, result.status, result.stderr)
     assert.are.equal(100000, value(db, "select count(*) from users where hits = 1"))
-  end))
-end)
-
-describe("a backfill over tenants", function()
-  local COUNT, ROWS = helper.full and 50 or 12, helper.full and 20000 or 500
-  local db, dir
-
-  before_each(async(function()
-    db = helper.database()
-    local made = {}
-    for i = 1, COUNT do
-      made[i] = ("create schema tenant_%02d;"):format(i)
-    end
-    db:exec(table.concat(made))
-    dir = helper.project {
-      ["moonbird.lua"] = "return { tenants = tenants.schemas { like = \"tenant_%\" } }",
-      ["migrations/001_users.lua"] = ([[return { description = "t", scope = "tenant", irreversible = "t",
-        up = function(db) db:exec("create table users (id int primary key, hits int not null default 0)")
-          db:exec("insert into users select i from generate_series(1, %d) i")
-        end }]]):format(ROWS),
-    }
-    helper.ok({ "up" }, { cwd = dir, db = db, timeout = 300 })
-    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
-      backfill = { table = "users", set = "hits = hits + 1", options = { min = 50, max = 200, start = 100 } } }]] })
-  end))
-
-  local function moonbird(status, ...)
-    return helper.ok({ ... }, { cwd = dir, db = db, status = status, timeout = 300 })
-  end
-
-  local function changed(i)
-    return db:value(("select count(*) from tenant_%02d.users where hits = 1"):format(i))
-  end
-
-  it("finishes none before each has begun, and changes every row once", async(function()
-    moonbird(0, "backfill", "run", "--jobs", "4")
-    for i = 1, COUNT do
-      assert.are.equal(ROWS, changed(i))
-    end
-    assert.is_true(db:value [[select (select min(finished_at) from moonbird.backfill)
-      > (select max(started_at) from moonbird.backfill)]])
-    assert.is_true(db:value [[select min(finished_at) filter (where event = 'apply')
-      > max(finished_at) filter (where event = 'start') from moonbird.journal
-      where version = 2 and target like 'tenant%']])
-    assert.are.equal(COUNT, db:value [[select count(*) from moonbird.journal where version = 2 and event = 'apply'
-      and target like 'tenant%']])
-    moonbird(0, "history", "--verify")
-    has(moonbird(0, "backfill", "run").stdout, "done on 0 tenants")
-  end))
-
-  it("goes on past a poisoned tenant, names it, and does it when it is mended", async(function()
-    db:exec "alter table tenant_03.users add constraint poison check (id <> 77 or hits = 0)"
-    local result = helper.moonbird({ "backfill", "run", "--json" }, { cwd = dir, db = db, timeout = 300 })
-    assert.are.equal(7, result.status, result.stderr)
-    local answer = json.decode(result.stdout)
-    assert.are.equal(COUNT - 1, #answer.tenants.done)
-    assert.are.equal("tenant_03", answer.tenants.failed[1].tenant)
-    has(answer.tenants.failed[1].error, "id = 77")
-    assert.are.equal(ROWS, changed(COUNT))
-    db:exec "alter table tenant_03.users drop constraint poison"
-    moonbird(0, "backfill", "run")
-    assert.are.equal(ROWS, changed(3))
-  end))
-
-  it("says 75 when its time is over, and steers one tenant", async(function()
-    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
-      backfill = { table = "users", set = "hits = hits + 1 + 0 * length(pg_sleep(0.002)::text)",
-      options = { min = 10, max = 10, start = 10 } } }]] })
-    moonbird(75, "backfill", "run", "--max-runtime", "1500ms", "--jobs", "2")
-    assert.are.equal(COUNT, db:value "select count(*) from moonbird.backfill")
-    moonbird(0, "backfill", "pause", "2", "--tenant", "tenant_05")
-    assert.are.equal("tenant_05", db:value "select target from moonbird.backfill where want = 'pause'")
-    has(moonbird(0, "backfill", "list", "--tenant", "tenant_05").stdout, "tenant_05")
-    moonbird(0, "backfill", "resume", "2")
-    if not helper.full then
-      moonbird(0, "backfill", "run", "--jobs", "8")
-      for i = 1, COUNT do
-        assert.are.equal(ROWS, changed(i))
-      end
-    end
   end))
 end)

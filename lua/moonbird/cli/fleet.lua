@@ -11,7 +11,7 @@ local M = {}
 -- What of the command line is said again by the command that does what is left. Not: which tenants (it names
 -- them), the canaries (they are done or failed), the URL (it may hold a password).
 local SAID_AGAIN = { "env", "to", "allow_contract", "allow_breaking", "allow_out_of_order", "emergency", "jobs",
-  "max_failures", "keep_going", "lock_wait", "lock_timeout", "statement_timeout", "timeout", "artifact" }
+  "max_failures", "keep_going", "backfills", "lock_wait", "lock_timeout", "statement_timeout", "timeout", "artifact" }
 local MILLISECONDS = { lock_wait = true, lock_timeout = true, statement_timeout = true, timeout = true }
 
 local function quoted(value)
@@ -62,6 +62,21 @@ local function fleet_data(context)
     mine = fleet.mine, made = fleet.made } or nil
 end
 
+--- Which backfills a run does: those that `deploy` finds short, on the global target; a fleet leaves those of tenants,
+--- which have to take turns, to `backfill run`.
+---@param args table
+---@param target moonbird.target
+---@return "inline"|"skip"|"only"|fun(migration: table): boolean|nil
+function M.backfills(args, target)
+  if args.backfills or args.command ~= "deploy" and not args.fleet then
+    return args.backfills
+  end
+  return function(migration)
+    return migration.scope ~= "tenant"
+      and (args.command ~= "deploy" or require("moonbird.exec.backfill.run").small(target, migration))
+  end
+end
+
 --- Applies what is pending on the global target and its tenants.
 ---@param args table
 ---@param report moonbird.reporter
@@ -95,6 +110,7 @@ function M.up(args, report, run, target, entries, gate)
   end
   options.allow, options.allow_out_of_order = gate.allow, args.allow_out_of_order
   options.deploy, options.report, options.gate, options.fleet = args.command == "deploy", told, gate, fleet
+  options.backfills = M.backfills(args, target)
   local context
   context, err = run_of.up(run, target, entries, settings, options)
   context.words = M.words(args)

@@ -275,7 +275,7 @@ end
 
 --- Says once what is held back.
 ---@param run moonbird.run
----@param comparison moonbird.comparison
+---@param comparison { held?: table[] } of plan.hold_back
 function M.tell_held(run, comparison)
   local held = comparison.held or {}
   if #held == 0 or run.told_held then

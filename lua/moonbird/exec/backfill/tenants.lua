@@ -98,6 +98,7 @@ end
 --- Takes in what a turn came to.
 local function settle(context, tenant, result, err)
   if result == "done" then
+    tenant.finished = true
     context.finished[#context.finished + 1] = tenant
     context.ended[#context.ended + 1] = tenant.name
   elseif result then

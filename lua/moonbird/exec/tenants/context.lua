@@ -17,6 +17,7 @@ local M = {}
 ---@field max_failures? { count?: integer, percent?: number }
 ---@field keep_going? boolean
 ---@field deploy? boolean the defaults of `deploy`
+---@field backfills? "inline"|"skip"|"only"|fun(migration: table): boolean which are run, as plan.held takes it
 ---@field report moonbird.report.tenants
 ---@field gate? moonbird.gate
 ---@field every_state? true|"quick" read the states of all tenants first, also of those in databases of their own

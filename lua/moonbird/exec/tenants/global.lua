@@ -68,7 +68,7 @@ function M.run(context, migrations)
   end
   local options = context.options
   local done, err, so_far = apply.run(context.target, context.global, "up", { only = only, allow = options.allow,
-    allow_out_of_order = options.allow_out_of_order })
+    allow_out_of_order = options.allow_out_of_order, backfills = options.backfills })
   for _, item in ipairs(done or so_far) do
     context.done[#context.done + 1] = item
   end

@@ -76,7 +76,7 @@ local function pending_global(context)
   end
   local steps, comparison
   steps, err, comparison = apply.plan_up(context.target, entries, { allow = context.options.allow,
-    allow_out_of_order = context.options.allow_out_of_order })
+    allow_out_of_order = context.options.allow_out_of_order, backfills = context.options.backfills })
   if not steps then
     return nil, err
   end
@@ -99,7 +99,8 @@ local function pending_tenant(context)
   if not migrations then
     return nil, err
   end
-  local runnable, held = plan.hold_back(migrations, { allow = context.options.allow })
+  local runnable, held = plan.hold_back(migrations, { allow = context.options.allow,
+    backfills = context.options.backfills })
   table.move(held, 1, #held, #context.held + 1, context.held)
   return runnable
 end

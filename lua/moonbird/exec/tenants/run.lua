@@ -1,4 +1,5 @@
 --- A run over the global target and its tenants: stages in the order of versions, each tenant stage in waves.
+local apply = require "moonbird.exec.apply"
 local context_of = require "moonbird.exec.tenants.context"
 local global_ = require "moonbird.exec.tenants.global"
 local pending = require "moonbird.exec.tenants.pending"
@@ -168,6 +169,7 @@ function M.up(run, target, entries, settings, options)
   if not global then
     return context, tenant
   end
+  apply.tell_held(run, context)
   context.report:begin(context.survey, context)
   if options.fleet then
     err = options.fleet(context, stages_of.make(global, tenant))

@@ -66,6 +66,35 @@ function M.make(context, migrations, direction)
   }
 end
 
+--- Parts a stage where backfills are in it: what is none runs first, in waves as ever; then each backfill over all
+--- tenants, which take turns. Contracts may need the backfills before them: these are done first.
+---@param stage moonbird.tenants.stage
+---@return moonbird.tenants.stage[] parts those of a backfill have one step and `backfill`
+function M.parts(stage)
+  local parts, plain, fills = {}, {}, {}
+  local function add(steps, backfill)
+    parts[#parts + 1] = setmetatable({ steps = steps, backfill = backfill }, { __index = stage })
+  end
+  local function flush()
+    if plain[1] then
+      add(plain, false)
+    end
+    for _, step in ipairs(fills) do
+      add({ step }, true)
+    end
+    plain, fills = {}, {}
+  end
+  for _, step in ipairs(stage.steps) do
+    if step.migration.phase == "contract" and fills[1] then
+      flush()
+    end
+    local list = step.migration.backfill and stage.direction == "up" and fills or plain
+    list[#list + 1] = step
+  end
+  flush()
+  return parts
+end
+
 local function delay_of(attempt)
   return math.floor(math.random() * math.min(MAX_DELAY, FIRST_DELAY << math.min(attempt, 8))) + 10
 end

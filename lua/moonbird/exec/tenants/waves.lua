@@ -1,5 +1,6 @@
 --- A tenant stage in waves: who is in which, what each may lose, what stands between two of them.
 local error_ = require "moonbird.core.error"
+local one = require "moonbird.exec.tenants.one"
 local queue_of = require "moonbird.exec.tenants.queue"
 local select_ = require "moonbird.tenants.select"
 local settings_of = require "moonbird.tenants.settings"
@@ -82,10 +83,10 @@ local function leave(context, waves, from)
   end
 end
 
-local function run_wave(context, stage, wave, count)
+--- Runs tenants of a wave through slots -> err.
+local function run_plain(context, stage, wave, tenants, count)
   local options, survey = context.options, context.survey
-  local waiting = table.move(wave.tenants, 1, #wave.tenants, 1, {}) -- the queue takes it apart
-  local queue = queue_of.new(waiting, M.budget(context, wave), context.failures)
+  local queue = queue_of.new(tenants, M.budget(context, wave), context.failures) -- it takes the list apart
   context.report:wave_started(wave, queue, count)
   local _, err = stage_of.run_wave {
     queue = queue, pool = survey.pool, stage = stage, gate = options.gate, report = context.report,
@@ -93,12 +94,6 @@ local function run_wave(context, stage, wave, count)
     record_failure = M.recorder(survey, stage.direction),
   }
   local _, flush_err = survey:flush()
-  for _, tenant in ipairs(wave.tenants) do
-    if tenant.finished and tenant.steps and not context.migrated[tenant.name] then
-      context.migrated[tenant.name] = true
-      context.finished = context.finished + 1
-    end
-  end
   for _, failure in ipairs(queue.failures) do
     context.failed[failure.tenant.name] = true
   end
@@ -109,6 +104,61 @@ local function run_wave(context, stage, wave, count)
   context.report:wave_ended(wave, queue)
   context.halted = context.halted or queue.halted
   return err or flush_err
+end
+
+--- Runs one backfill over tenants of a wave, which take turns -> err.
+local function run_backfill(context, stage, wave, tenants)
+  local options, survey, said = context.options, context.survey, context.run.backfill or {}
+  local record = M.recorder(survey, stage.direction)
+  local turns, err = require("moonbird.exec.backfill.tenants").run(survey, stage, tenants, {
+    jobs = options.jobs or survey.settings.jobs, settings = { restart = said.restart, adopt = said.adopt },
+    observer = said.observer, gate = options.gate, report = context.run.report })
+  for _, failure in ipairs(turns.failures) do
+    context.failed[failure.tenant.name] = true
+    context.failures[#context.failures + 1] = failure
+    record(failure.tenant, failure.err)
+  end
+  table.move(turns.left, 1, #turns.left, #context.left + 1, context.left)
+  local most = M.budget(context, wave).max_failures
+  if #context.failures > most then
+    context.halted = context.halted or (most == 0 and "at the first failure" or ("more than %d failed"):format(most))
+  end
+  return err
+end
+
+--- The tenants of a wave that a part of the stage is for: none that has failed, or that lacks nothing of it.
+local function for_part(context, wave, part)
+  local list = {}
+  for _, tenant in ipairs(wave.tenants) do
+    local lacks = not tenant.state or #one.lacking(part, tenant) > 0
+    list[#list + 1] = lacks and not context.failed[tenant.name] and tenant or nil
+  end
+  return list
+end
+
+local function run_wave(context, stage, wave, count)
+  local parts, err = stage_of.parts(stage), nil
+  for _, part in ipairs(parts) do
+    local tenants = for_part(context, wave, part)
+    if #tenants > 0 then
+      err = (part.backfill and run_backfill or run_plain)(context, part, wave, tenants, count)
+    end
+    if err or context.halted then
+      break
+    end
+  end
+  local left = {}
+  for _, tenant in ipairs(context.left) do
+    left[tenant] = true
+  end
+  for _, tenant in ipairs(wave.tenants) do
+    local well = not left[tenant] and not context.failed[tenant.name]
+    if well and tenant.finished and tenant.steps and not context.migrated[tenant.name] then
+      context.migrated[tenant.name] = true
+      context.finished = context.finished + 1
+    end
+  end
+  return err
 end
 
 --- The waves, each with those of its tenants that have something to do. Who is in which is decided over all tenants,
