@@ -19,6 +19,7 @@ create table backfill (
     key_types text[] not null,
     status text not null check (status in ('running', 'paused', 'done', 'failed', 'cancelled')),
     want text not null default 'run' check (want in ('run', 'pause', 'cancel')),
+    want_by text,                       -- who said so
     limits jsonb not null default '{}', -- options that other terminals changed
     throttle jsonb,                     -- what the throttle says while it runs: level, reason, lag_bytes
     pass integer not null default 1,    -- the table is walked again where rows were left
@@ -109,7 +110,7 @@ $$;
 
 -- Rows looked at, changed and so on, over all passes; `left_rows` is an estimate. `share` is of this pass.
 create view backfill_progress as
-    select b.target, b.version, b.id, b.mode, b.relation, b.status, b.want, b.limits, b.throttle, b.pass, b.rows_estimated,
+    select b.target, b.version, b.id, b.mode, b.relation, b.status, b.want, b.want_by, b.limits, b.throttle, b.pass, b.rows_estimated,
            b.started_at, b.updated_at, b.finished_at, b.run, b.host, b.os_user, b.sqlstate, b.error,
            coalesce(c.rows_seen, 0)::bigint as rows_seen, coalesce(c.rows_changed, 0)::bigint as rows_changed,
            coalesce(c.rows_skipped, 0)::bigint as rows_skipped, coalesce(c.batches, 0)::bigint as batches,

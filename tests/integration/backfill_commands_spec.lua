@@ -115,6 +115,36 @@ describe("moonbird backfill", function()
     assert.are.equal(0, db:value "select count(*) from moonbird.journal where event = 'fail'")
   end))
 
+  it("is known to status, plan, show and a dry run, before it has begun and half done", async(function()
+    write(5000, FILL:gsub("%(login%)", "(login) || left(pg_sleep(0.0005)::text, 0)") .. ", options = { min = 50, max = 100, start = 100 }",
+      "up = 'alter table users add tag text',")
+    moonbird(0, "up", "--to", "1")
+    has(moonbird(0, "plan").stdout, "backfill of users")
+    local dry = moonbird(0, "up", "--dry-run").stdout
+    has(dry, "alter table users add tag text")
+    has(dry, "backfill of public.users by id: about 5000 rows, in batches of its own transactions; not rehearsed")
+    assert.is_nil(db:value "select to_regclass('moonbird.nothing')")
+    moonbird(75, "backfill", "run", "--max-runtime", "700ms")
+    moonbird(0, "backfill", "pause", "2")
+    local share = math.floor(answer(0, "backfill", "list").backfills[1].share * 100)
+    local words = ("%%spaused by %%S+ on %%S+, %d%%%%"):format(share)
+    for _, args in ipairs { { "status" }, { "plan" }, { "show", "2" } } do
+      local said = moonbird(0, table.unpack(args)).stdout
+      assert(said:find(words) or said:find("%(" .. words:sub(3)), said)
+    end
+    local item = answer(0, "status").migrations[2]
+    assert.are.same({ "backfill", "paused", "pause" }, { item.state, item.backfill.status, item.backfill.want })
+    assert.are.equal("users", answer(0, "plan").steps[1].backfill.table)
+    dry = moonbird(0, "--json", "up", "--dry-run") -- its `up` is done: it is not rehearsed again
+    assert.are.equal(5000, json.decode(dry.stdout).backfills[1].rows)
+    moonbird(0, "backfill", "resume", "2")
+    assert.is_nil(answer(0, "status").migrations[2].backfill.throttle.reason)
+    moonbird(0, "backfill", "throttle", "2", "max=5000")
+    moonbird(0, "backfill", "run")
+    assert.are.equal("applied", answer(0, "status").migrations[2].state)
+    assert.is_nil(moonbird(0, "show", "2").stdout:find("tells more", 1, true))
+  end))
+
   it("waits for older migrations, and runs the versions that are named only", async(function()
     write(100, FILL)
     helper.write(dir, { ["migrations/003_more.lua"] = [[return { description = "t", irreversible = "t",

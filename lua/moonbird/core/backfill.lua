@@ -320,11 +320,12 @@ end
 ---@param target string
 ---@param version integer
 ---@param want "run"|"pause"|"cancel"
+---@param by string who says so
 ---@return boolean|nil found
 ---@return moonbird.error? err
-function M:set_want(session, target, version, want)
-  local result, err = session:query(("update %s.backfill set want = $3, updated_at = clock_timestamp() where "
-    .. "target = $1 and version = $2"):format(self.quoted), { target, version, want })
+function M:set_want(session, target, version, want, by)
+  local result, err = session:query(("update %s.backfill set want = $3, want_by = $4, updated_at = clock_timestamp() "
+    .. "where target = $1 and version = $2"):format(self.quoted), { target, version, want, by })
   if not result then
     return nil, err
   end
@@ -356,8 +357,9 @@ end
 ---@return table[]|nil
 ---@return moonbird.error? err
 function M:progress(session, target, version)
-  return rows_of(session, ("select target, version, id, mode, relation, status, want, limits, pass, rows_estimated, "
-    .. "extract(epoch from started_at)::float8 as started_at, extract(epoch from finished_at)::float8 as finished_at, "
+  return rows_of(session, ("select target, version, id, mode, relation, status, want, want_by, limits, pass, "
+    .. "rows_estimated, extract(epoch from started_at)::float8 as started_at, "
+    .. "extract(epoch from finished_at)::float8 as finished_at, "
     .. "extract(epoch from clock_timestamp() - last_batch_at)::float8 as idle_s, run, host, os_user, sqlstate, error, "
     .. "rows_seen, rows_changed, rows_skipped, pass_skipped, batches, busy_ms, chunks, chunks_done, errors, share, "
     .. "batch, throttle "

@@ -53,12 +53,45 @@ local function leave(target)
   return results and true, err
 end
 
+--- Tells what a backfill would walk over, in the transaction of the rehearsal: what came before it is there.
+---@return table? item
+---@return moonbird.error? err
+local function tell_backfill(target, step)
+  local def, session, report = step.migration.backfill, target.session, target.run.report
+  local ok, err = session:query "savepoint moonbird_backfill"
+  if not ok then
+    return nil, err
+  end
+  local item = { id = step.migration.id, table = def.table }
+  local place, problem = require("moonbird.exec.backfill.key").find(target, session, def)
+  if place then
+    item.rows = 0
+    for _, leaf in ipairs(place.leaves) do
+      item.rows = item.rows + require("moonbird.exec.backfill.chunks").estimate(leaf)
+    end
+    report:print(("    backfill of %s by %s: about %s, in batches of its own transactions; not rehearsed"):format(
+      place.name, place.key.ctid and "ctid" or table.concat(place.key.columns, ", "), text.count(item.rows, "row")))
+  else
+    item.problem = problem.message
+    report:print(report.out.yellow("    backfill: ") .. problem.message)
+  end
+  ok, err = session:query "rollback to savepoint moonbird_backfill"
+  return ok and item, err
+end
+
+--- Whether a step is a backfill whose `up` was run: only batches are left.
+local function begun(target, step)
+  return step.migration.backfill and step.direction == "up"
+    and require("moonbird.exec.backfill.begin").started(target, step)
+end
+
 --- Rehearses one transactional step in the transaction that is open.
 ---@param target moonbird.target
 ---@param step moonbird.step
 ---@param title string what is printed above its statements
 ---@return true|nil
 ---@return moonbird.error? err
+---@return { id: string, table: string, rows?: integer, problem?: string }? backfill what it would walk over
 function M.step(target, step, title)
   local report, gate = target.run.report, target.run.gate
   report:show_statements(true)
@@ -66,7 +99,10 @@ function M.step(target, step, title)
   if gate then
     gate:attach(target, step)
   end
-  local ok, err = transactional.run_body(target, step)
+  local ok, err, backfill = true, nil, nil
+  if not begun(target, step) then
+    ok, err = transactional.run_body(target, step)
+  end
   if ok and step.vet then
     err = step.vet()
     ok = err == nil
@@ -75,7 +111,11 @@ function M.step(target, step, title)
     ok, err = leave(target)
   end
   report:show_statements(false)
-  return ok, err
+  if ok and step.migration.backfill and step.direction == "up" then
+    backfill, err = tell_backfill(target, step)
+    ok = backfill ~= nil
+  end
+  return ok, err, backfill
 end
 
 --- Parts steps into those that can be rehearsed, up to the first without a transaction, and the others with why.
@@ -141,7 +181,12 @@ function M.run(target, entries, direction, options)
     return nil, err
   end
   for _, step in ipairs(can) do
-    ok, err = M.step(target, step, ("%s (%s)"):format(step.migration.id, direction))
+    local backfill
+    ok, err, backfill = M.step(target, step, ("%s (%s)"):format(step.migration.id, direction))
+    if backfill then
+      result.backfills = result.backfills or json.array {}
+      table.insert(result.backfills, backfill)
+    end
     if not ok then
       break
     end

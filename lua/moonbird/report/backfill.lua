@@ -205,7 +205,8 @@ function M.data(row)
     rows = row.rows_seen, changed = row.rows_changed, skipped = row.rows_skipped, rows_estimated = row.rows_estimated,
     share = row.share, batches = row.batches, chunks = row.chunks, chunks_done = row.chunks_done, pass = row.pass,
     errors = row.errors, rate = row.rate and math.floor(row.rate), eta_ms = row.eta_ms, batch = row.batch,
-    throttle = row.throttle, run = row.run, host = row.host, user = row.os_user, error = row.error,
+    throttle = row.throttle,
+    want_by = row.want_by, run = row.run, host = row.host, user = row.os_user, error = row.error,
     sqlstate = row.sqlstate, idle_s = row.idle_s }
 end
 
@@ -225,6 +226,15 @@ end
 
 local function share(row)
   return ("%d%%"):format(math.floor((row.share or 0) * 100))
+end
+
+--- Where a backfill is, in a few words: "running, 43%", "paused by ada on laptop, 43%", "failed, 43%: ...".
+---@param row table of the view backfill_progress
+---@return string
+function M.words(row)
+  local by = row.want ~= "run" and row.want_by and " by " .. row.want_by or ""
+  local why = row.status == "failed" and row.error and ": " .. row.error or ""
+  return clean.line(("%s%s, %s%s"):format(M.status(row), by, share(row), why))
 end
 
 --- Prints the list.
@@ -272,6 +282,8 @@ function M.show(report, row, errors)
   end
   add("rate", row.rate and ("%s rows/s while it works%s"):format(M.rows(row.rate),
     row.eta_ms and ", " .. duration.format(row.eta_ms) .. " left" or ""))
+  add("wanted", row.want ~= "run" and row.status ~= "done"
+    and ("%s, by %s"):format(row.want, clean.line(row.want_by or "?")))
   add("last batch", row.idle_s and row.status ~= "done" and duration.format(math.floor(row.idle_s * 1000)) .. " ago")
   local throttle = row.status == "running" and row.throttle or {}
   add("throttle", throttle.level and throttle.level ~= "ok" and ("%s: %s"):format(throttle.level,

@@ -112,7 +112,7 @@ local function steer(args, report, run, target, entries)
     if row.status == "done" and row.target ~= "global" and not tenants.some(args) then
       return true
     end
-    local done, failed = control.steer(place.store, place.session, row, args.action)
+    local done, failed = control.steer(place.store, place.session, row, args.action, run.facts)
     if not done then
       return nil, failed
     end

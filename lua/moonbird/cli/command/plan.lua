@@ -1,5 +1,6 @@
 --- moonbird plan
 local apply = require "moonbird.exec.apply"
+local glance = require "moonbird.cli.backfills.glance"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
@@ -42,16 +43,20 @@ function M.run(args, report)
     end
     target.held = comparison.held
     local list, rows, out = json.array {}, {}, report.out
+    local backfills = glance.open(target)
     for i, step in ipairs(steps) do
       local migration = step.migration
-      local count = statements(step.body)
+      local count, begun = statements(step.body), backfills[migration.version]
+      local fill = migration.backfill and ("backfill of %s%s"):format(migration.backfill.table,
+        begun and " (" .. glance.words(begun) .. ")" or "")
       list[i] = { version = migration.version, id = migration.id, file = migration.file,
         phase = migration.phase, scope = migration.scope, compatibility = migration.compatibility,
         transactional = step.transactional, statements = count, description = migration.description,
-        reversible = migration.down ~= nil }
+        reversible = migration.down ~= nil,
+        backfill = fill and { table = migration.backfill.table, begun = begun and glance.data(begun) } }
       rows[i] = { ("%d."):format(i), out.bold(migration.id), migration.phase,
         step.transactional and "transaction" or out.yellow("no transaction"),
-        count and text.count(count, "statement") or "Lua", migration.down and "" or out.yellow("no down"),
+        fill or count and text.count(count, "statement") or "Lua", migration.down and "" or out.yellow("no down"),
         out.dim(migration.description or "") }
     end
     for _, item in ipairs(target.held) do

@@ -106,6 +106,13 @@ function M.run(args, report)
       print_body(report, "up", result.up)
       print_body(report, "down", result.down)
     end
+    local begun = migration and require("moonbird.cli.backfills.glance").open(target)[migration.version]
+    if begun then
+      local glance = require "moonbird.cli.backfills.glance"
+      report:write(("\nbackfill: %s; `moonbird backfill show %d` tells more\n"):format(glance.words(begun),
+        migration.version))
+      result.backfill = glance.data(begun)
+    end
     report:write("\nhistory:\n" .. (#lines > 0 and style.columns(lines, "  ") or "  not applied yet\n"))
     return result
   end)

@@ -1,6 +1,7 @@
 --- moonbird status
 local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
+local glance = require "moonbird.cli.backfills.glance"
 local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
@@ -49,6 +50,7 @@ local function collect(target, entries)
   local comparison = plan.compare(entries, target.state)
   local open = open_by_version(target.state)
   local held, contracts = held_versions(target.run.config, comparison)
+  local backfills = glance.open(target)
   local changed, late, items = {}, {}, json.array {}
   for _, item in ipairs(comparison.changed) do
     changed[item.row.version] = true
@@ -68,10 +70,11 @@ local function collect(target, entries)
     }
   end
   for _, entry in ipairs(comparison.pending) do
-    local left = open[entry.version]
+    local left, backfill = open[entry.version], backfills[entry.version]
     items[#items + 1] = {
-      version = entry.version, id = entry.id, file = entry.file,
-      state = left and left.started and "interrupted" or held[entry.version] and "held"
+      version = entry.version, id = entry.id, file = entry.file, backfill = backfill and glance.data(backfill),
+      note = backfill and glance.words(backfill),
+      state = backfill and "backfill" or left and left.started and "interrupted" or held[entry.version] and "held"
         or late[entry.version] and "late" or "pending",
       held = held[entry.version],
       failed = left and left.failed and {
@@ -99,7 +102,7 @@ local NOTES = {
 local function print_items(report, items)
   local out = report.out
   local colours = { applied = out.green, pending = out.yellow, changed = out.red, missing = out.red,
-    late = out.red, interrupted = out.red, held = out.dim }
+    late = out.red, interrupted = out.red, held = out.dim, backfill = out.yellow }
   local rows = {}
   for _, item in ipairs(items) do
     local note = NOTES[item.state] or ""
@@ -109,6 +112,7 @@ local function print_items(report, items)
     if item.state == "held" then
       note = ("%s: %s applies it"):format(item.held.reason, item.held.flags)
     end
+    note, item.note = item.note or note, nil
     rows[#rows + 1] = { colours[item.state](item.state), item.id, times.human(item.applied_at) or "",
       item.duration_ms and out.dim(duration.format(item.duration_ms)) or "", note }
   end

@@ -5,14 +5,19 @@ local definition_of = require "moonbird.migration.backfill"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local job_of = require "moonbird.exec.backfill.job"
+local json = require "moonbird.core.json"
 local key_of = require "moonbird.exec.backfill.key"
 local retry = require "moonbird.exec.retry"
+local sql = require "moonbird.core.sql"
 local transactional = require "moonbird.exec.transactional"
 
 local M = {}
 
---- The journal's open start of this backfill.
-local function started(target, step)
+--- The journal's open start of this backfill: its `up` is done.
+---@param target moonbird.target
+---@param step moonbird.step
+---@return table|nil row
+function M.started(target, step)
   for _, row in ipairs(target.state.open) do
     if row.version == step.migration.version and row.event == "start" and row.direction == "up" then
       return row
@@ -27,7 +32,7 @@ end
 ---@return true|nil
 ---@return moonbird.error? err
 function M.start(target, step, timeouts)
-  if started(target, step) then
+  if M.started(target, step) then
     return true
   end
   local begun = setmetatable({ transactional = true, durable = true, shared = {} }, { __index = step })
@@ -50,12 +55,34 @@ function M.start(target, step, timeouts)
   return ok, err
 end
 
+--- An error for a `set` that writes a column of the key: a row that gets another one may be met twice, or never. What
+--- the parser does not know is not looked into.
+local function moves_key(def, place)
+  local tree = def.set and not place.key.ctid and sql.parse("update t set " .. def.set .. "\n")
+  local first = tree and json.decode(tree).stmts[1]
+  local update = first and first.stmt and first.stmt.UpdateStmt
+  local written = {}
+  for _, item in ipairs(update and update.targetList or {}) do
+    written[item.ResTarget and item.ResTarget.name or ""] = true
+  end
+  for _, name in ipairs(place.key.columns) do
+    if written[name] then
+      return error_.new("backfill", ("\"set\" writes the key column \"%s\""):format(name), { hint =
+        "a row that gets another key may be met twice, or never; walk along another unique key: key = { ... }" })
+    end
+  end
+end
+
 --- Makes the state with its chunks, behind the target's door, so that of two runners one does -> state; false where
 --- the other one did.
 local function create(target, step, store, settings, known)
   local def, migration = step.migration.backfill, step.migration
   local place, err = key_of.find(target, target.session, def)
   if not place then
+    return nil, err
+  end
+  err = moves_key(def, place)
+  if err then
     return nil, err
   end
   local options = job_of.options(def, nil, target.run, settings)

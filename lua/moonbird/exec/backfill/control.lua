@@ -94,15 +94,17 @@ local WANTS = { pause = "pause", resume = "run", cancel = "cancel" }
 ---@param session moonbird.session
 ---@param row table
 ---@param action "pause"|"resume"|"cancel"
+---@param facts { os_user?: string, host?: string } of the run that says so
 ---@return true|nil
 ---@return moonbird.error? err
-function M.steer(store, session, row, action)
+function M.steer(store, session, row, action, facts)
   if row.status == "done" or action ~= "cancel" and row.want == "cancel" then
     return nil, error_.new("backfill", ("%s is %s: it can't be %s"):format(row.id,
       row.status == "done" and "done" or "cancelled", WORDS[action]),
       { hint = row.want == "cancel" and "`moonbird backfill run VERSION --restart` begins anew" or nil })
   end
-  local found, err = store:set_want(session, row.target, row.version, WANTS[action])
+  local found, err = store:set_want(session, row.target, row.version, WANTS[action],
+    ("%s on %s"):format(facts.os_user or "?", facts.host or "?"))
   return found and true, err
 end
 

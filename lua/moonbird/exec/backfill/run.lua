@@ -320,6 +320,9 @@ function M.job(target, step, store, state, settings)
     if err then
       return nil, err
     end
+    for _, name in ipairs(place.key.ctid and {} or place.key.columns) do
+      job.columns[name].key = true
+    end
   end
   return job
 end

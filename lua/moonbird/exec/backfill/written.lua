@@ -59,6 +59,9 @@ local function add_column(self, name)
     error(error_.new("script", ("the transform returned \"%s\", which is no column of %s"):format(tostring(name),
       self.job.place.name), { hint = type(name) == "string" and require("moonbird.util.nearest").hint(name,
       self.job.columns) or nil }), 0)
+  elseif column.key then
+    error(error_.new("script", ("the transform returned the key column \"%s\""):format(name), { hint =
+      "return the new values only: a row that gets another key may be met twice, or never" }), 0)
   elseif column.generated then
     error(error_.new("script", ("column \"%s\" is generated and can't be written"):format(name)), 0)
   end
