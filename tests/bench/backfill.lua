@@ -9,6 +9,7 @@ local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 
 local BATCH = 5000
+local WORKERS = 4
 local GROWTH = 4 -- how many times larger the larger table is
 local SYSTEM_PYTHON = "/usr/bin/python3" -- the one that sees Debian's python3-psycopg
 
@@ -37,7 +38,7 @@ return {
     table = "people",
     where = "email is null",
 %s
-    options = { min = %d, max = %d },
+    options = { min = %d, max = %d, workers = %d },
   },
 }
 ]]
@@ -89,14 +90,14 @@ local function write(path, text)
   file:close()
 end
 
-local function project(b, name, how)
+local function project(b, name, how, workers)
   local path = b.dir .. "/" .. name
   if not fs.stat(path) then
     assert(fs.mkdir(path))
     assert(fs.mkdir(path .. "/migrations"))
     write(path .. "/moonbird.lua", "return {}\n")
     if how then
-      write(path .. "/migrations/001_fill.lua", MIGRATION:format(how, BATCH, BATCH))
+      write(path .. "/migrations/001_fill.lua", MIGRATION:format(how, BATCH, BATCH, workers or 1))
     end
   end
   return path
@@ -196,6 +197,7 @@ local function case_rows(b)
   end
   local contenders = {
     contender(b, from, "moonbird", up(b, project(b, "rows", TRANSFORM))),
+    contender(b, from, "workers", up(b, project(b, "workers", TRANSFORM, WORKERS))),
     contender(b, from, "psycopg", python(SYSTEM_PYTHON)),
     contender(b, from, "node", function(name)
       return { "env", "NODE_PATH=" .. assert(sys.getenv "MOONBIRD_BENCH_NODE_PATH"), "node",
@@ -209,11 +211,11 @@ local function case_rows(b)
       b.exec_in(name, "vacuum analyze answers")
     end),
   }
-  local names = { "psycopg", "node", "moonbird", "floor" }
+  local names = { "psycopg", "node", "moonbird", "workers", "floor" }
   local binary = sys.getenv "MOONBIRD_BENCH_PSYCOPG_BINARY"
   if binary then
-    contenders[5] = contender(b, from, "psycopg_binary", python(binary))
-    names[5] = "psycopg_binary"
+    contenders[#contenders + 1] = contender(b, from, "psycopg_binary", python(binary))
+    names[#names + 1] = "psycopg_binary"
   end
   local times, peaks = b.compare(b.rounds, contenders)
   check(b, names)
@@ -225,6 +227,8 @@ local function case_rows(b)
       "psycopg[binary] executemany " .. rate(b.rows, times.psycopg_binary))
   end
   b.row_at_least("", own, times.node / times.moonbird, "node-pg unnest " .. rate(b.rows, times.node), 3)
+  b.row_aside(("  %d workers"):format(WORKERS), rate(b.rows, times.workers), times.node / times.workers,
+    "node-pg unnest " .. rate(b.rows, times.node))
   b.row_aside("", own, times.floor / times.moonbird, "the server alone " .. rate(b.rows, times.floor))
   b.row("  peak memory", ("%.1f MiB"):format(peaks.moonbird), peaks.moonbird,
     ("psycopg %.1f, node %.1f MiB"):format(peaks.psycopg, peaks.node), 48, " MiB")
@@ -254,7 +258,7 @@ local function case_latency(b)
   assert(fs.mkdir(adaptive))
   assert(fs.mkdir(adaptive .. "/migrations"))
   write(adaptive .. "/moonbird.lua", "return {}\n")
-  write(adaptive .. "/migrations/001_fill.lua", (MIGRATION:format(TRANSFORM, BATCH, BATCH)
+  write(adaptive .. "/migrations/001_fill.lua", (MIGRATION:format(TRANSFORM, BATCH, BATCH, 1)
     :gsub("    options = [^\n]*\n", "")))
   local beside = {
     { name = "alone" },

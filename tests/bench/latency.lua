@@ -17,13 +17,13 @@ select points, display from people where id = :id;
 update people set points = points + 1 where id = :id;
 ]]
 
---- Transactions that ended between two moments, by their latency in ms, sorted.
+--- Transactions that began between two moments, by their latency in ms, sorted.
 local function latencies(dir, from, to)
   local list = {}
   for _, name in ipairs(assert(fs.names(dir))) do
     for line in io.lines(dir .. "/" .. name) do
       local us, seconds, micros = line:match("^%d+ %d+ (%d+) %d+ (%d+) (%d+)")
-      local at = seconds and tonumber(seconds) + tonumber(micros) / 1e6 or 0 -- the last line may be cut off
+      local at = seconds and tonumber(seconds) + (tonumber(micros) - tonumber(us)) / 1e6 or 0 -- the last may be cut off
       if at >= from and at <= to then
         list[#list + 1] = tonumber(us) / 1000
       end
@@ -48,6 +48,7 @@ local function measure(b, dir, name, command)
     task.sleep(ALONE)
   end
   local to = sys.time()
+  task.sleep(1000) -- for those that waited
   writers:kill("INT")
   local ended = assert(writers:wait())
   local list = latencies(dir, from, to)

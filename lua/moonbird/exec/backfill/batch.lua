@@ -1,8 +1,8 @@
 --- One batch: one transaction in which the rows change and the chunk's cursor moves.
 --
 -- Set-based, all of it is one round trip: BEGIN, settings, the lease, one statement that finds the page of keys,
--- changes its rows and moves the cursor, COMMIT. Row-based and by function, the page is found first, then the
--- script works, then cursor and COMMIT go out together.
+-- changes its rows and moves the cursor, COMMIT. Row-based and by function, the page is found first (and its rows
+-- read), then the script works, then cursor and COMMIT go out together.
 --
 -- Bounds are parameters or scalar subqueries, never a join with the state's row: that would be a walk over the
 -- whole index in each batch.
@@ -136,28 +136,38 @@ end
 
 local function page_text(job, chunk)
   local key, place = job.place.key, job.place
+  -- The JSON is of the two rows that were chosen: beside the `order by` it would be made of every row.
+  -- The bounds stay in the transaction for the statement that reads the rows, which goes out with this one.
   return ([[
 with moonbird_page as materialized (
-  select %s from only %s as %s where %s order by %s limit $3::bigint)
-select (select count(*) from moonbird_page) as seen,
-       (select %s::text from moonbird_page order by %s limit 1) as first,
-       (select %s::text from moonbird_page order by %s limit 1) as last]]):format(key.list, chunk.relation,
-    place.alias, page_condition(job, chunk), key.list, key.json, key.list, key.json, key_of.descending(key))
+  select {list} from only {table} as {alias} where {page} order by {list} limit $3::bigint)
+select seen, first, last, set_config('{first}', coalesce(first, '[]'), true) as kept_first,
+       set_config('{last}', coalesce(last, '[]'), true) as kept_last
+from (select (select count(*) from moonbird_page) as seen,
+       (select {json}::text from (select {list} from moonbird_page order by {list} limit 1) p) as first,
+       (select {json}::text from (select {list} from moonbird_page order by {descending} limit 1) p) as last
+       offset 0) bounds]])
+    :gsub("{(%a+)}", { list = key.list, table = chunk.relation, alias = place.alias, page = page_condition(job, chunk),
+      json = key.json, descending = key_of.descending(key), first = rows.FIRST, last = rows.LAST })
 end
 
---- Opens the transaction, takes the lease, finds the page -> { seen, first, last, hi }, limits.
-local function begin(job, session, chunk, n)
+--- Opens the transaction, takes the lease, finds the page -> { seen, first, last, hi, rows }, limits.
+---@param reading boolean reads the page's rows as well
+local function begin(job, session, chunk, n, reading)
   local text = text_of(job, chunk, page_text)
   local hi = page_end(job, chunk, n)
   failpoint("backfill.before_send")
-  local results, err = session:batch { BEGIN, settings(job), job.store:enter_item(job.state, chunk),
-    { text, hi, chunk.cur, n, n = 3 } }
+  local items = { BEGIN, settings(job), job.store:enter_item(job.state, chunk), { text, hi, chunk.cur, n, n = 3 } }
+  if reading then
+    items[5] = { text_of(job, chunk, rows.read_text) }
+  end
+  local results, err = session:batch(items)
   if not results then
     return nil, err
   end
-  local row = results[4]:row(1)
-  row.hi = hi
-  return row, results[3]:value(1, 1)
+  local page = results[4]:row(1)
+  page.hi, page.rows = hi, results[5]
+  return page, results[3]:value(1, 1)
 end
 
 --- Moves the cursor and commits, in one round trip.
@@ -236,7 +246,7 @@ local function swallowed()
 end
 
 local function run_script(job, session, chunk, n)
-  local page, limits = begin(job, session, chunk, n)
+  local page, limits = begin(job, session, chunk, n, job.def.mode == "rows")
   if not page then
     return nil, limits
   end
@@ -299,7 +309,7 @@ end
 ---@return moonbird.backfill.result|false|nil false: as many are recorded as may be
 ---@return moonbird.error|string err or, with false, the row's key as JSON
 function M.pass_over(job, session, chunk, why)
-  local page, limits = begin(job, session, chunk, 1)
+  local page, limits = begin(job, session, chunk, 1, false)
   if not page then
     session:rollback()
     return nil, limits

@@ -66,8 +66,14 @@ function M.missing(definition, columns, place)
   end
 end
 
---- The statement that reads a page: the key's columns, then those the transform is to see.
-local function read_text(job, chunk)
+--- The settings of a transaction that hold the bounds of its page, as JSON.
+M.FIRST, M.LAST = "moonbird.page_first", "moonbird.page_last"
+
+--- The statement that reads and locks a page: the key's columns, then those the transform is to see.
+---@param job moonbird.backfill.job
+---@param chunk moonbird.backfill.chunk
+---@return string
+function M.read_text(job, chunk)
   local key, def, place = job.place.key, job.def, job.place
   local list, seen = {}, {}
   for i, name in ipairs(key.columns) do
@@ -78,10 +84,13 @@ local function read_text(job, chunk)
       list[#list + 1], seen[name] = sql.ident(name), true
     end
   end
-  local order = key.list
+  local row = key_of.row(key, place.alias)
+  local function bound(setting)
+    return key_of.bound(key, ("current_setting('%s')"):format(setting))
+  end
   return ("select %s from only %s as %s where %s >= %s and %s <= %s and (%s\n) order by %s for no key update"):format(
-    table.concat(list, ", "), chunk.relation, place.alias, key_of.row(key, place.alias), key_of.bound(key, "$1"),
-    key_of.row(key, place.alias), key_of.bound(key, "$2"), def.where or "true", order)
+    table.concat(list, ", "), chunk.relation, place.alias, row, bound(M.FIRST), row, bound(M.LAST),
+    def.where or "true", key.list)
 end
 
 -- The transform -------------------------------------------------------------------------------------------
@@ -188,16 +197,13 @@ end
 ---@param job moonbird.backfill.job
 ---@param session moonbird.session
 ---@param chunk moonbird.backfill.chunk
----@param page { seen: integer, first: string, last: string }
+---@param page { rows: userdata } as read_text() found them
 ---@param handle fun(job: table, session: table): table makes `db`
 ---@return { changed: integer, skipped: integer, bytes: integer }|nil
 ---@return moonbird.error? err
 function M.run(job, session, chunk, page, handle)
   collectgarbage("setpause", PAUSE)
-  local result <close>, err = session:query(read_text(job, chunk), { page.first, page.last })
-  if not result then
-    return nil, err
-  end
+  local result <close> = page.rows
   failpoint("backfill.read")
   local count, bytes = result:count(), result:memory()
   if count == 0 then
@@ -205,8 +211,7 @@ function M.run(job, session, chunk, page, handle)
   end
   local pass = { job = job, session = session, chunk = chunk, result = result, written = written_of.new(job),
     most = PART_FIRST, changed = 0, taken = 0 }
-  local ok
-  ok, err = transform(pass, handle(job, session))
+  local ok, err = transform(pass, handle(job, session))
   if not ok then
     return nil, err
   end
