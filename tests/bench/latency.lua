@@ -33,7 +33,7 @@ local function latencies(dir, from, to)
   return list
 end
 
---- The 99th percentile in ms of pgbench's transactions while a command runs, or alone.
+--- The 99th percentile and the longest, in ms, of pgbench's transactions while a command runs, or alone.
 local function measure(b, dir, name, command)
   assert(fs.mkdir(dir))
   local writers <close> = assert(process.spawn { file = assert(binaries.find()).bin .. "/pgbench", args = { "-n", "-c",
@@ -54,7 +54,7 @@ local function measure(b, dir, name, command)
   local list = latencies(dir, from, to)
   assert(fs.remove_tree(dir))
   assert(#list > 0, ended.stderr)
-  return list[math.max(1, math.floor(#list * 0.99))], to - from, #list
+  return list[math.max(1, math.floor(#list * 0.99))], list[#list], to - from, #list
 end
 
 --- Runs them in turns -> median p99 in ms by name.
@@ -73,8 +73,9 @@ function M.compare(b, rounds, contenders, prepare)
       local c = contenders[(round + k) % #contenders + 1]
       local name = "people_latency"
       prepare(name)
-      local p99, seconds, count = measure(b, b.dir .. "/log", name, c.command and c.command(name))
-      b.note(("  %s: p99 %.1f ms, %.0f transactions/s for %.1f s"):format(c.name, p99, count / seconds, seconds))
+      local p99, longest, seconds, count = measure(b, b.dir .. "/log", name, c.command and c.command(name))
+      b.note(("  %s: p99 %.1f ms, longest %.1f ms, %.0f transactions/s for %.1f s"):format(c.name, p99, longest,
+        count / seconds, seconds))
       found[c.name] = found[c.name] or {}
       table.insert(found[c.name], p99)
     end

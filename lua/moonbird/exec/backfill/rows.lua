@@ -14,7 +14,7 @@ local written_of = require "moonbird.exec.backfill.written"
 local M = {}
 
 -- Rows of the first part of a page, and of the largest; bytes that end a part early.
-local PART_FIRST, PART_MOST, PART_BYTES = 250, 2000, 256 << 10
+local PART_FIRST, PART_MOST, PART_BYTES = 500, 4000, 512 << 10
 
 -- Of the garbage collector, in percent: a page is garbage when it is written, and a small heap stays in the caches.
 local PAUSE = 150
