@@ -215,6 +215,9 @@ $$;
 -- behind it, planned anew: what is global may have made tenants.
 create function run_open_stage(p_run text, p_stage int, p_tail jsonb, p_waves jsonb, p_items jsonb) returns boolean
 language plpgsql set search_path from current as $$
+declare
+    v_max int;
+    v_count int;
 begin
     update run set stage = p_stage + 1, wave = least(1, jsonb_array_length(p_waves)), gate = null, gate_at = null,
         gate_by = null, stages = run_head(stages, p_stage) || jsonb_set(p_tail, '{0,waves}', p_waves)
@@ -230,6 +233,16 @@ begin
         from jsonb_array_elements(p_items) with ordinality j(value, n),
             jsonb_to_record(j.value) as e(wave int, tenant text, state text, code text, migration text, error text)
         on conflict do nothing;
+    -- Tenants that can't be begun as they are count against the budget of the whole run, which its last wave has.
+    v_max := p_waves -> -1 ->> 'max_failures';
+    select count(*) into v_count from run_item where run = p_run and state = 'failed';
+    if v_count > v_max and exists (select from run_item where run = p_run and stage = p_stage + 1 and wave = 0
+            and state = 'failed') then
+        update run set status = 'halted', ended_at = clock_timestamp(), reason = case when v_max = 0 then
+            'tenants failed before the first was begun'
+            else format('more than %s failed before the first was begun', v_max) end
+        where name = p_run;
+    end if;
     return true;
 end
 $$;

@@ -131,6 +131,12 @@ local function decoded(value)
   return type(object) == "table" and object or nil
 end
 
+-- What a statement meets that is to read what is not made yet: no such table, schema, column, function.
+local UNMADE = { ["42P01"] = true, ["3F000"] = true, ["42703"] = true, ["42883"] = true }
+
+-- The database that every server has, unless somebody dropped it.
+local MAINTENANCE = "postgres"
+
 local ask = {}
 
 function ask.schemas(source, context)
@@ -157,6 +163,9 @@ function ask.query(source, context)
   end
   local result
   result, err = session:query(source.sql)
+  if err and UNMADE[err.sqlstate] then
+    err.hint = "a global migration that is pending may make what it reads: `moonbird up` applies those first"
+  end
   if not result then
     return nil, err or error_.new("config", "tenants.query: the statement returned no rows")
   end
@@ -185,10 +194,28 @@ function ask.file(source, context)
   return list
 end
 
+local function filled(url, host, name)
+  return (url:gsub("{(%a+)}", { name = escape(name), host = host and escape(host) }))
+end
+
+--- A session to a server whose databases are asked for: the project's own one, or where its tenants are. The database
+--- that all have; where nobody may enter that one, the project's.
+local function open_server(source, context, host)
+  if not host then
+    return context.open(nil)
+  end
+  local session, err = context.open(M.where(source.url and filled(source.url, host, MAINTENANCE), MAINTENANCE, host))
+  if not session and err.code == "connect" and err.message:find("FATAL:", 1, true) then
+    local own = context.open(M.where(nil, nil, host))
+    return own, not own and err or nil
+  end
+  return session, err
+end
+
 function ask.databases(source, context)
   local list = {}
   for _, host in ipairs(source.hosts or { false }) do
-    local session, err = context.open(M.where(nil, nil, host or nil))
+    local session, err = open_server(source, context, host)
     if not session then
       return nil, err
     end
@@ -198,7 +225,7 @@ function ask.databases(source, context)
       return nil, err
     end
     for _, row in ipairs(result:rows()) do
-      local url = source.url and source.url:gsub("{(%a+)}", { name = escape(row.name), host = host and escape(host) })
+      local url = source.url and filled(source.url, host, row.name)
       list[#list + 1] = url and { name = row.name, url = url }
         or { name = row.name, database = row.name, host = host or nil }
     end

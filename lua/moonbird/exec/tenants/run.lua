@@ -3,6 +3,7 @@ local apply = require "moonbird.exec.apply"
 local context_of = require "moonbird.exec.tenants.context"
 local global_ = require "moonbird.exec.tenants.global"
 local pending = require "moonbird.exec.tenants.pending"
+local plan = require "moonbird.plan.plan"
 local stage_of = require "moonbird.exec.tenants.stage"
 local stages_of = require "moonbird.plan.stages"
 local task = require "moonbird.core.task"
@@ -31,6 +32,26 @@ local function leave(context, stages, from)
       end
     end
   end
+end
+
+--- The policy looks at all stages before the first is begun, and again at each when it is its turn: a run that is
+--- refused half-way would leave everybody between two versions -> err.
+local function vet(context, stages)
+  local gate, migrations = context.options.gate, {}
+  for _, stage in ipairs(stages) do
+    if stage.scope == "tenant" or not context.some then
+      table.move(stage.migrations, 1, #stage.migrations, #migrations + 1, migrations)
+    end
+  end
+  if not gate or #stages < 2 or #migrations == 0 then
+    return nil
+  end
+  local target = context.target
+  local err = gate:before(target, plan.steps(migrations, "up", target.name, target.head), context.entries)
+  if err then
+    leave(context, stages, 1)
+  end
+  return err
 end
 
 --- Runs a stage over the tenants -> err.
@@ -171,9 +192,11 @@ function M.up(run, target, entries, settings, options)
   end
   apply.tell_held(run, context)
   context.report:begin(context.survey, context)
-  if options.fleet then
-    err = options.fleet(context, stages_of.make(global, tenant))
-  else
+  local stages = stages_of.make(global, tenant)
+  err = vet(context, stages)
+  if not err and options.fleet then
+    err = options.fleet(context, stages)
+  elseif not err then
     err = run_stages(context, settings, global, tenant)
   end
   if not err and options.deploy then
