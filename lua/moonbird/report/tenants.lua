@@ -2,6 +2,7 @@
 -- elsewhere, events with --json; errors grouped by what they are.
 local duration = require "moonbird.util.duration"
 local json = require "moonbird.core.json"
+local progress_of = require "moonbird.report.tenant_progress"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
@@ -10,23 +11,24 @@ local text = require "moonbird.util.text"
 local M = {}
 M.__index = M
 
-local LIVE_MS = 100
-local LINE_MS = 5000
 local NAMED = 5 -- tenants named of each group of equal errors
-local BAR = 24
-
---- Makes a report on top of a reporter.
----@param report moonbird.reporter
----@return moonbird.report.tenants
-function M.new(report)
-  return setmetatable({ report = report, running = {}, told = 0, began = task.now(), done = 0, failed = 0 }, M)
-end
 
 local function event(self, name, fields)
   if self.report.options.json then
     fields.event = name
     sys.write(2, json.encode(fields) .. "\n")
   end
+end
+
+--- Makes a report on top of a reporter.
+---@param report moonbird.reporter
+---@return moonbird.report.tenants
+function M.new(report)
+  local self = setmetatable({ report = report, began = task.now() }, M)
+  self.progress = progress_of.new(report, function(numbers)
+    event(self, "progress", numbers)
+  end)
+  return self
 end
 
 --- A run begins.
@@ -51,77 +53,33 @@ end
 ---@param queue moonbird.tenants.queue
 ---@param count integer waves there are
 function M:wave_started(wave, queue, count)
-  self.queue, self.wave, self.wave_began = queue, wave, task.now()
   event(self, "wave", { wave = wave.name, tenants = queue.total })
   if count > 1 then
     self.report:print(self.report.out.dim(("%s: %s"):format(wave.name, text.count(queue.total, "tenant"))))
   end
-end
-
-local function slowest(self)
-  local who, since
-  for tenant, started in pairs(self.running) do
-    if not since or started < since then
-      who, since = tenant, started
-    end
-  end
-  return who, since
-end
-
-local function numbers(self)
-  local queue = self.queue
-  local elapsed = math.max(1, task.now() - self.wave_began)
-  local rate = queue.finished * 1000 / elapsed
-  local left = queue.waiting + queue.running
-  return { done = queue.finished, failed = #queue.failures, running = queue.running, waiting = queue.waiting,
-    total = queue.total, rate = rate, eta_ms = rate > 0 and math.floor(left / rate * 1000) or nil }
-end
-
-local function tell(self)
-  local now = task.now()
-  local live = self.report.options.live
-  if now - self.told < (live and LIVE_MS or LINE_MS) then
-    return
-  end
-  self.told = now
-  local n = numbers(self)
-  local who, since = slowest(self)
-  local line = ("%d/%d done%s, %d running, %d waiting, %.0f/s%s%s"):format(n.done, n.total,
-    n.failed > 0 and (", %d failed"):format(n.failed) or "", n.running, n.waiting, n.rate,
-    n.eta_ms and ", " .. duration.format(n.eta_ms) .. " left" or "",
-    who and now - since > 1000 and (", %s for %s"):format(who.name, duration.format(now - since)) or "")
-  if live then
-    local filled = n.total > 0 and n.done * BAR // n.total or 0
-    self.report:live(("%s%s %s"):format(("█"):rep(filled), ("░"):rep(BAR - filled), line))
-  elseif now - self.wave_began >= LINE_MS then
-    self.report:log("info", line)
-  end
-  n.rate = math.floor(n.rate * 10 + 0.5) / 10
-  event(self, "progress", n)
+  self.progress:begin(queue)
 end
 
 ---@param tenant table
 function M:tenant_started(tenant)
-  self.running[tenant] = task.now()
-  tell(self)
+  self.progress:started(tenant)
 end
 
 ---@param tenant table
 ---@param steps integer
 ---@param ms integer
 function M:tenant_done(tenant, steps, ms)
-  self.running[tenant] = nil
+  self.progress:ended(tenant)
   if self.report.level >= 4 then
     self.report:log("debug", ("%s: %s in %s"):format(tenant.name, text.count(steps, "migration"), duration.format(ms)))
   end
   event(self, "done", { tenant = tenant.name, steps = steps, duration_ms = ms })
-  tell(self)
 end
 
 --- A tenant is put off for a reason that is told otherwise.
 ---@param tenant table
 function M:tenant_waits(tenant)
-  self.running[tenant] = nil
+  self.progress:ended(tenant)
 end
 
 ---@param tenant table
@@ -129,7 +87,7 @@ end
 ---@param attempt integer
 ---@param delay integer
 function M:tenant_retried(tenant, err, attempt, delay)
-  self.running[tenant] = nil
+  self.progress:ended(tenant)
   self.report:log("warn", ("%s: attempt %d: %s; again in %s or later"):format(tenant.name, attempt, err.message,
     duration.format(delay)))
   event(self, "retry", { tenant = tenant.name, attempt = attempt, sqlstate = err.sqlstate, error = err.message })
@@ -147,7 +105,7 @@ end
 ---@param tenant table
 ---@param err moonbird.error
 function M:tenant_failed(tenant, err)
-  self.running[tenant] = nil
+  self.progress:ended(tenant)
   self.report:log("error", ("%s: %s"):format(tenant.name, tostring(err)))
   event(self, "failed", { tenant = tenant.name, sqlstate = err.sqlstate, code = err.code, error = err.message,
     migration = err.migration })
@@ -167,17 +125,15 @@ end
 ---@param tenant table
 ---@param err moonbird.error
 function M:tenant_ahead(tenant, err)
-  self.running[tenant] = nil
+  self.progress:ended(tenant)
   self.report:log("warn", ("%s: left alone: %s"):format(tenant.name, err.message))
   event(self, "ahead", { tenant = tenant.name })
-  tell(self)
 end
 
 ---@param wave table
 ---@param queue moonbird.tenants.queue
 function M:wave_ended(wave, queue)
-  self.running = {}
-  self.report:finish()
+  self.progress:finish()
   event(self, "wave_done", { wave = wave.name, done = queue.finished, failed = #queue.failures,
     waiting = queue.waiting })
 end
