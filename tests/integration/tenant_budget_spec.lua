@@ -143,6 +143,21 @@ describe("tenants that can't all be migrated:", function()
     assert.equal("", tenants.versions(db, "t_010"))
   end))
 
+  it("three equal errors stop a canary with --keep-going, in a fleet, too", async(function()
+    local bad = {}
+    for i = 1, 20 do
+      bad[i] = ("'t_%03d'"):format(i)
+    end
+    project(24, { ["001_users.sql"] = poison(table.concat(bad, ", "), "create table users (id bigint primary key);") })
+    for _, more in ipairs { {}, { "--fleet", "r1" } } do
+      local said = answer(7, "up", "--keep-going", "--canary", "12", "--jobs", "1", table.unpack(more))
+      assert.equal(3, said.tenants.failed)
+      has(said.tenants.stopped, "same error in the canary")
+    end
+    -- Without --keep-going the first one does.
+    assert.equal(1, answer(7, "up", "--canary", "12", "--jobs", "1", "--max-failures", "10").tenants.failed)
+  end))
+
   it("a fleet counts a tenant once that has something to do in two stages", async(function()
     project(6, { ["001_users.sql"] = USERS, ["002_plans.sql"] = PLANS, ["003_email.sql"] = EMAIL })
     local said = answer(0, "up", "--fleet", "r1")
