@@ -116,7 +116,8 @@ local PICK = {
 local ROLLOUT = {
   { long = "jobs", arg = "N", convert = integer_from(1), help = "tenants at the same time (default 8)" },
   CANARY,
-  { long = "max-failures", arg = "N|P%", help = "failed tenants that do not stop the run (default 0; in a canary always)" },
+  { long = "max-failures", arg = "N|P%",
+    help = "failed tenants that do not stop the run (default 0; in a canary always)" },
   { long = "keep-going", help = "go on whatever fails, but for three equal errors in a canary" },
   { long = "shard", arg = "I/N", help = "only the tenants of shard I (from 0) of N, for runners that share nothing" },
 }

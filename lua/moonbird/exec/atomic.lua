@@ -49,8 +49,8 @@ local function send_whole(self, body, unit, fields, timeouts)
     :format(target.run.journal:unit_call(target.name), timeouts.lock or 0, timeouts.statement or 0)
   local path = target:search_path()
   if path then
-    settings = settings .. (",set_config('search_path',%s,true)")
-      :format(sql.literal(path))
+    settings = settings .. (",set_config('search_path',%s,true)"):format(sql.literal(path))
+    settings = settings .. (target.schema and "," .. target:guard_text() or "")
   end
   local text, places = units.query_text(body.text, unit, settings .. ";\n",
     self:record_text(fields))

@@ -202,13 +202,11 @@ function M.attempt(target, step, timeouts)
   local self = progress.read(target, step, timeouts)
   -- For the whole session, so that probes look where the statements work.
   local path = target:search_path()
-  local _
   if path and target.pooled then
     ok, err = nil, error_.new("migration", "a step without a transaction needs a search_path of its own, which "
       .. "a transaction pooler can't keep", { hint = "give a URL that goes to the server directly" })
   elseif path then
-    _, err = target.session:query("select set_config('search_path', $1, false)", { path })
-    ok = err == nil
+    ok, err = target:settle_path(path)
   end
   if ok then
     ok, err = run_leased(self)

@@ -105,19 +105,31 @@ end
 -- The settings of a step's transaction in their order; the texts that set them are the same for all targets.
 local texts = {}
 
-local function settings_text(names, last)
-  local calls = {}
+--- Raises unless what is made without a schema's name is made in this one: a search_path passes over schemas that are
+--- not there or may not be entered, and those behind it are everybody's. Naming something in it makes the server say
+--- why.
+local function guard(value)
+  return ("case when current_schema()::text is distinct from %s::text "
+    .. "then (quote_ident(%s::text) || '.moonbird')::regclass::text end"):format(value, value)
+end
+
+local function settings_text(names, guarded, last)
+  local calls, count = {}, #names
   for i, name in ipairs(names) do
     calls[i] = ("set_config('%s', $%d, true)"):format(name, i)
   end
+  if guarded then
+    count = count + 1
+    calls[#calls + 1] = guard("$" .. count)
+  end
   calls[#calls + 1] = last and last:gsub("%$(%d)", function(n)
-    return "$" .. math.tointeger(#names + n)
+    return "$" .. math.tointeger(count + n)
   end) or nil
   return "select " .. table.concat(calls, ", ")
 end
 
 --- The settings' values as an item for session:batch, which lacks its text; and what the text depends on.
-local function settings(self, timeouts, durable)
+local function settings(self, timeouts, durable, guarded)
   local item = { false, ("%dms"):format(timeouts.lock or 0), ("%dms"):format(timeouts.statement or 0), "0" }
   local names = { "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout" }
   if not durable then
@@ -127,7 +139,10 @@ local function settings(self, timeouts, durable)
   if path then
     names[#names + 1], item[#item + 1] = "search_path", path
   end
-  return item, names, (durable and "d" or "-") .. (path and "p" or "-")
+  if guarded then
+    item[#item + 1] = self.schema
+  end
+  return item, names, (durable and "d" or "-") .. (path and "p" or "-") .. (guarded and "s" or "-")
 end
 
 --- The statement that settles how a step's transaction runs, transaction-locally.
@@ -136,8 +151,9 @@ end
 ---       is ordered, so a crash of the server loses the step and its row together)
 ---@return table item for session:batch
 function M:settings_item(timeouts, durable)
-  local item, names, key = settings(self, timeouts, durable)
-  texts[key] = texts[key] or settings_text(names)
+  local guarded = self.schema ~= nil
+  local item, names, key = settings(self, timeouts, durable, guarded)
+  texts[key] = texts[key] or settings_text(names, guarded)
   item[1] = texts[key]
   return item
 end
@@ -145,15 +161,38 @@ end
 --- The same, and then passes the door.
 ---@param timeouts table
 ---@param durable boolean
+---@param unmade? boolean the schema is not there yet: what follows in this transaction makes it
 ---@return table item for session:batch
-function M:enter_item(timeouts, durable)
-  local item, names, key = settings(self, timeouts, durable)
+function M:enter_item(timeouts, durable, unmade)
+  local guarded = self.schema ~= nil and not unmade
+  local item, names, key = settings(self, timeouts, durable, guarded)
   local enter = self.run.journal:enter_item(self.name, self.head)
   key = key .. enter[1]
-  texts[key] = texts[key] or settings_text(names, (enter[1]:gsub("^select ", "")))
+  texts[key] = texts[key] or settings_text(names, guarded, (enter[1]:gsub("^select ", "")))
   item[1] = texts[key]
   table.move(enter, 2, #enter, #item + 1, item)
   return item
+end
+
+--- What raises where the search_path does not lead into this target's schema, for the simple protocol.
+---@return string|nil expression
+function M:guard_text()
+  return self.schema and guard(sql.literal(self.schema)) or nil
+end
+
+--- Sets the search_path for the whole session, and sees to it that it leads where it says.
+---@param path string of search_path()
+---@return true|nil
+---@return moonbird.error? err
+function M:settle_path(path)
+  local text = "select set_config('search_path', $1, false)"
+  local result, err
+  if self.schema then
+    result, err = self.session:query(text .. ", " .. guard "$2", { path, self.schema })
+  else
+    result, err = self.session:query(text, { path })
+  end
+  return result and true, err
 end
 
 --- The search_path of this target's steps: the tenant's schema, those that tenants share, then what is configured;

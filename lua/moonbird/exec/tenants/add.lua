@@ -219,7 +219,7 @@ local function run_together(target, steps, first)
     batch:add({ "begin isolation level read committed read write" })
   end
   local timeouts = steps[1] and apply.timeouts(target.run, steps[1].migration) or { lock = 0, statement = 0 }
-  batch:add(target:enter_item(timeouts, true))
+  batch:add(target:enter_item(timeouts, true, first))
   if first then
     batch:add(create_schema(target.schema))
     forget(target, batch.items)
