@@ -5,15 +5,13 @@ local fleets = require "tests.crash.fleets"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql = helper.async, tenants.sql
+local has = texts.has
 
 local USERS = sql("tenant", "create table users (id bigint primary key, name text);", { down = "drop table users;" })
 local EMAIL = sql("tenant", "alter table users add column email text;", { down = "alter table users drop column email;" })
 local PLANS = sql("global", "create table public.plans (id int primary key);", { down = "drop table public.plans;" })
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("tenants that can't all be migrated:", function()
   local db, dir

@@ -4,13 +4,11 @@
 local helper = require "tests.helper"
 local session = require "moonbird.core.session"
 local tenants = require "tests.tenants"
+local texts = require "tests.texts"
 local async, sql = helper.async, tenants.sql
+local has = texts.has
 
 local USERS = sql("tenant", "create table users (id bigint primary key);", { down = "drop table users;" })
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
 
 describe("a source", function()
   local db, dir
