@@ -21,6 +21,9 @@ return { description = "a test", irreversible = "a test", backfill = { table = "
   options = { %s } } }
 ]]
 
+-- The lock of the global target.
+local LOCK = "pg_advisory_xact_lock(hashtextextended('moonbird/moonbird/global', 0))"
+
 describe("a backfill", function()
   local db, dir
 
@@ -108,6 +111,38 @@ describe("a backfill", function()
       other:simple "rollback"
       moonbird(0, "backfill", "run")
       once(1000)
+    end))
+  end)
+
+  describe("whose last transaction has to wait for the target's lock", function()
+    --- Works until all rows are done while somebody holds the lock.
+    local function locked()
+      project(400, "min = 20, max = 20, start = 20", "hits = hits + 1 + 0 * length(pg_sleep(0.002)::text)")
+      moonbird(75, "backfill", "run", "--max-runtime", "1ms")
+      local other = db:connect()
+      other:simple(("begin; select %s"):format(LOCK))
+      return other
+    end
+
+    it("ends when its time is over, and the next run has only that to do", async(function()
+      local other = locked()
+      ends_unfinished("--max-runtime", "3s")
+      assert.are.equal(400, seen())
+      other:simple "rollback"
+      moonbird(0, "backfill", "run")
+      once(400)
+    end))
+
+    it("ends when it has waited as long as it may", async(function()
+      local other = locked()
+      local began = sys.monotonic()
+      local result = helper.moonbird({ "backfill", "run", "--lock-wait", "1s" }, { cwd = dir, db = db })
+      assert.are_not.equal(0, result.status)
+      has(result.stderr, "is locked by another runner")
+      assert.is_true(sys.monotonic() - began < 15)
+      other:simple "rollback"
+      moonbird(0, "backfill", "run")
+      once(400)
     end))
   end)
 

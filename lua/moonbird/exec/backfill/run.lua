@@ -205,7 +205,7 @@ end
 --- Journals that the version is applied, with the totals; the state says done in the same transaction.
 local function finish(job, sum, left)
   local target, step, version = job.target, job.step, job.state.version
-  local head = target.head
+  local head, budget = target.head, { left = target.run.lock_wait or 60000 }
   while true do
     local event = transactional.done_event(target, step)
     event.detail = event.detail or {}
@@ -244,7 +244,10 @@ local function finish(job, sum, left)
     end
     target.session:rollback()
     if err.code == "locked" then
-      local budget = { left = target.run.lock_wait or 60000 }
+      job:check()
+      if job.stopping then
+        return nil, job.stopping
+      end
       ok, err = target:wait_for_lock(budget)
       if not ok then
         return nil, err
@@ -380,12 +383,12 @@ function M.attempt(target, step, timeouts)
       return nil, err
     end
   end
-  local ok
-  ok, err = run_job(job)
-  if job.throttle and job.throttle.close then
-    job.throttle:close()
-  end
-  return ok, err
+  local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore
+    if job.throttle and job.throttle.close then
+      job.throttle:close()
+    end
+  end })
+  return run_job(job)
 end
 
 return M
