@@ -222,8 +222,9 @@ function M.with_target(args, report, options, work)
     err = goal.state and goal:too_new(bootstrap.known())
   end
   -- main.c stops the collector for the start. A script that streams rows makes little but garbage: marking
-  -- the engine's own objects at every doubling would take a quarter of its time.
-  collectgarbage("setpause", 400)
+  -- the engine's own objects at every doubling would take a quarter of its time. With tenants those objects are
+  -- many, and four times of them is memory that the machine has a use for.
+  collectgarbage("setpause", conf.tenants and 200 or 400)
   collectgarbage("restart")
   if goal and not err then
     local ok, first, second = xpcall(task.within, caught, this:time_left(), function()
