@@ -90,6 +90,7 @@ function env(name, default) end
 ---@field durable? boolean wait until each batch is on disk, default false
 ---@field max_errors? integer rows that may fail and are set aside, default 0
 ---@field retries? integer how often a failed row is tried again, default 1
+---@field reconnect? string how long a server that went away is waited for, default "10m"
 ---@field lock_timeout? string longest wait for a lock, default "500ms"
 ---@field statement_timeout? string longest a statement may run, default "30s"
 ---@field max_lag? integer|string bytes a standby may be behind, default "64MB"
