@@ -23,7 +23,7 @@
 ---@class moonbird.config_journal
 ---@field schema? string default "moonbird"
 
---- Durations: "400ms", "5s", "2m", "1h30m"; "0" for no limit.
+--- Durations: "100ms", "5s", "2m", "1h30m"; "0" for no limit.
 ---@class moonbird.config_timeouts
 ---@field lock? string|0 longest single wait for a table lock, default "5s"
 ---@field lock_total? string|0 how long the waits for table locks of one migration may add up to, default "60s"
@@ -82,7 +82,7 @@ function env(name, default) end
 
 --- Options of backfills. docs/guide/data-migrations.md.
 ---@class moonbird.config_backfill
----@field batch_target? string time that a batch should take, default "400ms"
+---@field batch_target? string time that a batch should take, default "100ms"
 ---@field min? integer fewest rows of a batch, default 100
 ---@field max? integer most rows of a batch, default 50000
 ---@field start? integer rows of the first batch

@@ -94,7 +94,7 @@ describe("moonbird backfill", function()
   end))
 
   it("lists and shows what is to come, half done and done", async(function()
-    write(5000, FILL:gsub("%(login%)", "(login) || left(pg_sleep(0.0005)::text, 0)") .. ", options = { min = 50, max = 100, start = 100 }")
+    write(5000, FILL:gsub("%(login%)", "(login) || left(pg_sleep(0.0005)::text, 0)") .. ", options = { min = 50, max = 100, start = 100, batch_target = '2s' }")
     moonbird(0, "up", "--backfills", "skip")
     has(moonbird(0, "backfill", "list").stdout, "002_fill  pending")
     has(moonbird(75, "backfill", "run", "2", "--max-runtime", "700ms").stderr, "work remains")

@@ -53,6 +53,9 @@ describe("a sampler", function()
           return true
         end },
       target = { name = "global", vars = {} }, checks = 0,
+      size = { sampled = function(self, waiting)
+        self.waited = waiting
+      end },
       check = function(self)
         self.checks = self.checks + 1
       end,
@@ -112,12 +115,14 @@ describe("a sampler", function()
     local handle = throttle({ max_blocked = 1 }, db.params, { ours:pid() })
     local level, reason = handle:verdict()
     assert.are.equal("stop", level)
+    assert.is_true(handle.job.size.waited)
     assert.truthy(reason:find("^1 session waits for our locks %(pid %d+, moonbird%-tests; limit 1%)$"), reason)
     assert(ours:query "rollback")
     waiting:join()
     helper.eventually("it goes on", function()
       return handle:verdict() ~= "stop"
     end)
+    assert.is_false(handle.job.size.waited)
     local other = throttle({ max_blocked = 1 }, db.params, { 1 })
     assert.are.equal("ok", (other:verdict()))
   end))

@@ -11,7 +11,7 @@ end
 
 describe("exec.backfill.size", function()
   local function new(more)
-    local options = { target = 400, min = 100, max = 50000 }
+    local options = { target = 3200, min = 100, max = 50000 } -- an eighth of it is 400: see "gives way"
     for k, v in pairs(more or {}) do
       options[k] = v
     end
@@ -32,6 +32,24 @@ describe("exec.backfill.size", function()
     end
     local n = settle(new(), 60, 0.05, 20)
     assert.is_true(n > 6800 and n < 8200, tostring(n))
+  end)
+
+  it("gives way: begins with an eighth, halves it where somebody waited, comes back by tenths", function()
+    local function after(samples, waiting)
+      local self = new()
+      for _ = 1, samples do
+        self:sampled(waiting)
+      end
+      return settle(self, 60, 0.1)
+    end
+    local function near(wanted, n)
+      assert.is_true(n > wanted * 0.95 and n < wanted * 1.05, tostring(n))
+    end
+    near(4000, after(0))
+    near(2000, after(1, true))
+    near(1000, after(100, true))
+    near(8574, after(8, false))
+    near(32000, after(100, false))
   end)
 
   it("goes no more than half down or half up at once", function()

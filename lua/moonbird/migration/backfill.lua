@@ -69,7 +69,7 @@ M.options = {
 }
 
 --- What holds where a migration says nothing. Times are milliseconds.
-M.DEFAULTS = { batch_target = 400, min = 100, max = 50000, workers = 1, durable = false, max_errors = 0,
+M.DEFAULTS = { batch_target = 100, min = 100, max = 50000, workers = 1, durable = false, max_errors = 0,
   retries = 1, lock_timeout = 500, statement_timeout = 30000, reconnect = 600000 }
 
 --- Adds an option.

@@ -174,6 +174,7 @@ local function look(self)
     local mine = setmetatable({ vacuum = vacuum_of(handle.job, sample.vacuums), answer = own_answer(self, handle) },
       { __index = sample })
     handle.decision:look(mine)
+    handle.job.size:sampled(sample.blocked ~= nil and sample.blocked.count > 0)
     handle.wanted = nil
     read_wishes(self, handle)
     note(self, handle)
