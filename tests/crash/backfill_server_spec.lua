@@ -11,10 +11,13 @@ local task = require "moonbird.core.task"
 local async = helper.async
 
 local BASE = "-- migrate:up\ncreate table rows (id bigint primary key, n int not null default 0);\n"
-  .. "insert into rows select i from generate_series(1, %d) i;\nanalyze rows;\n-- migrate:down\ndrop table rows;\n"
--- Each row takes half a millisecond, so that there is a middle to be hit.
+  .. "insert into rows select i from generate_series(1, %d) i;\nanalyze rows;\n"
+  -- Each row takes half a millisecond, so that there is a middle to be hit.
+  .. "create function nap() returns trigger language plpgsql as $$ begin perform pg_sleep(0.0005); return new; end $$;\n"
+  .. "create trigger nap before update on rows for each row execute function nap();\n"
+  .. "-- migrate:down\ndrop table rows;\ndrop function nap();\n"
 local KINDS = {
-  { name = "set-based", body = [[set = "n = n + 1 + 0 * length(pg_sleep(0.0005)::text)"]] },
+  { name = "set-based", body = [[set = "n = n + 1"]] },
   { name = "row-based", body = [[columns = { "n" }, transform = function(row) return { n = row.n + 1 } end]] },
 }
 local MIGRATION = [[return { description = "a test", irreversible = "a test",

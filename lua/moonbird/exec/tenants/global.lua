@@ -76,11 +76,11 @@ function M.run(context, migrations)
 end
 
 --- In a new environment a source may be made by a migration (the table that tenants.query reads): applies the
---- pending global ones that come before every tenant migration.
+--- pending global ones that come before every tenant migration. Another runner may have done it meanwhile.
 ---@param context moonbird.tenants.context
----@return true|moonbird.error|nil err nil: something was applied; true: there is nothing to apply
+---@return moonbird.error|nil err
 function M.make_sources(context)
-  local target, only, any = context.target, {}, false
+  local target, only = context.target, {}
   local ok, err = target:refresh()
   if not ok then
     return err
@@ -93,20 +93,12 @@ function M.make_sources(context)
       break
     end
     global[#global + 1] = entry
-    if migration then
-      only[entry.version], any = true, true
-    end
-  end
-  if not any then
-    return true
+    only[entry.version] = migration and true or nil
   end
   local done, failed, so_far = apply.run(target, global, "up", { only = only, allow = context.options.allow,
     allow_out_of_order = context.options.allow_out_of_order })
   table.move(done or so_far, 1, #(done or so_far), #context.done + 1, context.done)
-  if not done then
-    return failed
-  end
-  return #done == 0 or nil
+  return not done and failed or nil
 end
 
 return M

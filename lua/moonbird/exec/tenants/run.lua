@@ -183,7 +183,7 @@ function M.up(run, target, entries, settings, options)
   if not global and not context.survey then
     err = global_.make_sources(context)
     if err then
-      return context, err == true and tenant or err
+      return context, err
     end
     global, tenant = pending.look(context, settings)
   end
