@@ -54,6 +54,26 @@ local function vet(context, stages)
   return err
 end
 
+-- Milliseconds between tries of a server that is out of locks.
+local PAUSE = 500
+
+--- Does what a run begins with. Where other runs hold all the locks that the server has room for (53200) it is tried
+--- again, as long as one would wait for a lock.
+local function patiently(run, fn)
+  local deadline = task.now() + run.lock_wait
+  while true do
+    local result, err = fn()
+    if result or not err or err.sqlstate ~= "53200" or task.now() >= deadline then
+      return result, err
+    end
+    run.report:log("info", "the server is out of locks (53200); trying again")
+    local ok, why = task.sleep(PAUSE // 2 + math.random(PAUSE))
+    if not ok then
+      return nil, why
+    end
+  end
+end
+
 --- Runs a stage over the tenants -> err.
 local function run_tenant_stage(context, migrations)
   local options = context.options
@@ -174,12 +194,16 @@ end
 ---@return moonbird.error? err what ended the run early; failures of tenants are no such thing
 function M.up(run, target, entries, settings, options)
   local context = context_of.new(run, target, entries, options)
-  local ok, err = require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
+  local ok, err = patiently(run, function()
+    return require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
+  end)
   if not ok then
     return context, err
   end
   local closing <close> = context_of.closing(context) -- luacheck: ignore
-  local global, tenant = pending.look(context, settings)
+  local global, tenant = patiently(run, function()
+    return pending.look(context, settings)
+  end)
   if not global and not context.survey then
     err = global_.make_sources(context)
     if err then
