@@ -72,7 +72,7 @@ describe("moonbird", function()
     assert.are.equal("nothing to do: " .. none, moonbird(0, { "plan" }, { db = db }).stdout)
     assert.are.equal(none .. "\nApplied: 0\nPending: 0\n", moonbird(0, { "status" }, { db = db }).stdout)
     assert.are.equal("0 migrations, nothing found\n" .. none, moonbird(0, { "check" }).stdout)
-    has(moonbird(0, { "new", "make_things" }).stdout, "next: write in it what it does, then moonbird check && moonbird up\n")
+    has(moonbird(0, { "new", "make_things" }).stdout, "next: write in it what it does, then moonbird check --update && moonbird up\n")
     local said = moonbird(6, { "check" }).stdout
     lacks(said, none)
     has(said, "say in a sentence what the migration is for")

@@ -37,7 +37,7 @@ function M.run(args, report)
   end
   M.tell(report, result)
   local there = args.folder and args.folder ~= "." and ("cd %s && "):format(args.folder) or ""
-  report:print(("next: %smoonbird new create_users && moonbird up"):format(there))
+  report:print(("next: %smoonbird new create_users"):format(there))
   return { created = json.array(result.created), kept = json.array(result.kept) }
 end
 

@@ -26,7 +26,7 @@ function M.run(args, report)
   if result.ledger then
     report:print(report.out.dim("ledger  ") .. result.ledger)
   end
-  report:print("next: write in it what it does, then moonbird check && moonbird up")
+  report:print("next: write in it what it does, then moonbird check --update && moonbird up")
   return { created = json.array(result.created), version = result.version, name = result.name,
     ledger = result.ledger }
 end
