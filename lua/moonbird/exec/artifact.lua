@@ -6,6 +6,7 @@
 local embedded = require "moonbird.core.embedded"
 local error_ = require "moonbird.core.error"
 local failure = require "moonbird.report.failure"
+local forward = require "moonbird.util.forward"
 local fs = require "moonbird.core.fs"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
@@ -78,22 +79,8 @@ local function brief(step)
     transactional = step.transactional }
 end
 
-local mt = {}
-
 -- What is not noted goes to the reporter as it is.
-function mt.__index(self, key)
-  local own = M[key]
-  if own ~= nil then
-    return own
-  end
-  local value = self.report[key]
-  if type(value) ~= "function" then
-    return value
-  end
-  return function(_, ...)
-    return value(self.report, ...)
-  end
-end
+local mt = { __index = forward.to(M, "report") }
 
 -- The reporter keeps state of its own (what it told already); so does everybody who sets it from outside.
 function mt.__newindex(self, key, value)

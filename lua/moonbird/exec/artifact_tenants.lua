@@ -5,6 +5,7 @@
 -- It is bounded: a tenant that is done is one short row, equal errors are written once, and a tenant's tries are the
 -- last few.
 local failure = require "moonbird.report.failure"
+local forward = require "moonbird.util.forward"
 local json = require "moonbird.core.json"
 local task = require "moonbird.core.task"
 local url_of = require "moonbird.config.url"
@@ -16,22 +17,8 @@ local M = {}
 local MOST_TRIES = 5 -- kept of one tenant
 local MOST_TEXT = 2000 -- bytes of an error's message: a statement may be quoted in it
 
-local mt = {}
-
 -- What is not noted goes on as it is.
-function mt.__index(self, key)
-  local own = M[key]
-  if own ~= nil then
-    return own
-  end
-  local value = self.told[key]
-  if type(value) ~= "function" then
-    return value
-  end
-  return function(_, ...)
-    return value(self.told, ...)
-  end
-end
+local mt = { __index = forward.to(M, "told") }
 
 --- Begins.
 ---@param artifact moonbird.artifact

@@ -201,15 +201,16 @@ function M.up(run, target, entries, settings, options)
     return context, err
   end
   local closing <close> = context_of.closing(context) -- luacheck: ignore
-  local global, tenant = patiently(run, function()
+  local function look()
     return pending.look(context, settings)
-  end)
+  end
+  local global, tenant = patiently(run, look)
   if not global and not context.survey then
     err = global_.make_sources(context)
     if err then
       return context, err
     end
-    global, tenant = pending.look(context, settings)
+    global, tenant = patiently(run, look)
   end
   if not global then
     return context, tenant
