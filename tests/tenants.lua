@@ -53,6 +53,19 @@ function M.project(files, options)
   return helper.project(all, options)
 end
 
+--- A project and its tenants: project(), then schemas().
+---@param db tests.database
+---@param count integer tenants
+---@param files table<string, string> as of project()
+---@param more? string further options of M.config(), where the files have no moonbird.lua
+---@return string dir
+function M.given(db, count, files, more)
+  files["moonbird.lua"] = files["moonbird.lua"] or M.config(more)
+  local dir = M.project(files)
+  M.schemas(db, 1, count)
+  return dir
+end
+
 --- Makes schemas t_001 and so on. Each holds a counter, which a migration can prove itself with.
 ---@param db tests.database
 ---@param from integer

@@ -25,10 +25,8 @@ describe("deploy over tenants", function()
   end))
 
   local function project(count, files, more)
-    files["moonbird.lua"] = files["moonbird.lua"] or tenants.config(more)
-    dir = tenants.project(files)
+    dir = tenants.given(db, count, files, more)
     artifact = dir .. "/out/deploy.json"
-    tenants.schemas(db, 1, count)
   end
 
   local function deploy(status, ...)

@@ -21,9 +21,7 @@ describe("tenants that can't all be migrated:", function()
   end))
 
   local function project(count, files, more)
-    files["moonbird.lua"] = files["moonbird.lua"] or tenants.config(more)
-    dir = tenants.project(files)
-    tenants.schemas(db, 1, count)
+    dir = tenants.given(db, count, files, more)
   end
 
   local function answer(status, ...)

@@ -30,9 +30,7 @@ describe("tenants:", function()
   end
 
   local function project(count, files, more)
-    files["moonbird.lua"] = files["moonbird.lua"] or tenants.config(more)
-    dir = tenants.project(files)
-    tenants.schemas(db, 1, count)
+    dir = tenants.given(db, count, files, more)
   end
 
   describe("order", function()

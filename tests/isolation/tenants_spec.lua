@@ -32,9 +32,7 @@ describe("tenants beside others:", function()
   end
 
   local function project(count, files, more)
-    files["moonbird.lua"] = files["moonbird.lua"] or tenants.config(more)
-    dir = tenants.project(files)
-    tenants.schemas(db, 1, count)
+    dir = tenants.given(db, count, files, more)
   end
 
   --- Fails unless each of the tenants has done the steps once: by its rows and by the journal.
