@@ -100,6 +100,7 @@ function env(name, default) end
 ---@field max_wal_rate? integer|string bytes of WAL per second, default 0: not looked at
 ---@field max_blocked? integer sessions that may wait for a lock, default 5
 ---@field max_active? integer sessions that may be at work, default 0: not looked at
+---@field max_delay? string how late others may get the processor because of batches, default "0.5ms"
 ---@field max_snapshot? string age of the oldest snapshot, default "1h"
 ---@field yield_to_vacuum? boolean wait while the table is vacuumed, default true
 ---@field ignore_standbys? string|string[] standbys and slots that are not looked at

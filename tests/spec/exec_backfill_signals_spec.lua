@@ -138,6 +138,45 @@ describe("a sampler", function()
     assert(old:query "rollback")
   end))
 
+  it("looks how late sessions wake up while others are at work, and rests after a batch", async(function()
+    local handle = throttle({ max_delay = 0.5 }, db.params)
+    local server = handle.decision.server
+    task.sleep(200)
+    assert.are.equal(0, server:delay(0.5).seen) -- nobody is
+    assert.is_true(handle:admit())
+    handle:ended()
+    assert.is_nil(handle.decision:rested())
+    local other = db:connect()
+    local working = task.spawn(function()
+      other:query "select count(*) from generate_series(1, 1000000000::bigint)"
+    end)
+    local level, reason
+    helper.eventually("it gives way", function()
+      level, reason = handle:verdict()
+      return level == "slow"
+    end)
+    assert.are.equal("looks how others at work bear it: batches take 2% of the time", reason)
+    helper.eventually("it has looked", function()
+      return server:delay(0.5).usual
+    end)
+    assert.is_true(server:delay(0.5).usual >= 2, server:delay(0.5).usual)
+    assert.is_true(handle:admit())
+    task.sleep(5)
+    handle:ended()
+    assert.is_true(handle.decision:rested() > task.now())
+    assert.is_true(handle:admit())
+    assert.is_true(handle.decision:rested() <= task.now()) -- it has waited for the rest
+    handle:ended()
+    handle.job.stopping = true
+    assert.is_false((handle:admit())) -- no rest outlasts the end
+    handle.job.stopping = nil
+    db:exec(("select pg_cancel_backend(%d)"):format(other:pid()))
+    working:join()
+    helper.eventually("nobody is at work", function()
+      return (handle:verdict()) == "ok" and not handle.decision:rested()
+    end)
+  end))
+
   it("tells the time in the server's zone and in others, and survives one that is not known", async(function()
     local here = throttle({ between = "00:00-24:00" }, db.params)
     assert.are.equal("ok", (here:verdict()))

@@ -106,6 +106,14 @@ describe("exec.backfill.size", function()
     assert.are.equal(4, self:current())
   end)
 
+  it("does not go below its least size for the time of its rows", function()
+    local self = new()
+    for _ = 1, 20 do
+      self:worked(10000, self:current(), self:current() * 100)
+    end
+    assert.are.equal(100, self:current())
+  end)
+
   it("takes new bounds at once", function()
     local self = new()
     self:configure { max = 10 }

@@ -178,31 +178,31 @@ describe("a backfill's throttle", function()
   it("wants a fresh look where one more batch could go over a standby's limit", function()
     local one = throttle.new { max_lag = 100 * MB }
     local function sampled(of)
-      throttle.sampling(one.count)
+      one.server:sampling()
       look(one, of)
     end
     sampled { lsn = 0, standbys = { standby(0) } }
     assert.is_false(one:near())
-    one:admit()
+    one.server:began(0)
     assert.is_true(one:near()) -- a batch was let through, and nobody knows what it writes
-    one:ended()
+    one.server:ended(0)
     sampled { lsn = 10 * MB, standbys = { standby(10 * MB) } }
     assert.is_false(one:near())
     for _ = 1, 8 do
       assert.is_false(one:near()) -- 10 MB each
-      one:admit()
+      one.server:began(0)
     end
     assert.is_true(one:near())
     sampled { lsn = 20 * MB, standbys = { standby(20 * MB) } }
     assert.is_true(one:near()) -- the sample may not have seen what the eight write
     for _ = 1, 8 do
-      one:ended()
+      one.server:ended(0)
     end
     sampled { lsn = 30 * MB, standbys = { standby(20 * MB) } }
     assert.is_false(one:near())
     sampled { lsn = 70 * MB, standbys = { standby(50 * MB) } }
     assert.is_true(one:near()) -- from a half on always
-    assert.are.equal(0, one.count.flight)
+    assert.are.equal(0, one.server.flight)
   end)
 
   it("looks again later and later while it says stop", function()

@@ -63,6 +63,15 @@ describe("migration.backfill", function()
     end
   end)
 
+  it("reads short times, with fractions", function()
+    for text, ms in pairs { ["0.5ms"] = 0.5, ["200us"] = 0.2, ["1 ms"] = 1, ["2s"] = 2000, ["0"] = 0, [0] = 0 } do
+      assert.are.equal(ms, read({ table = "t", set = "a = 1", options = { max_delay = text } }).options.max_delay)
+    end
+    for _, text in ipairs { "1", "ms", "1m", "-1ms", "" } do
+      refused({ table = "t", set = "a = 1", options = { max_delay = text } }, 'option "max_delay" must be a short time')
+    end
+  end)
+
   it("settles options: another terminal's before the migration's before the configuration's", function()
     local definition = read { table = "t", set = "a = 1", options = { min = 5, max = 50 } }
     local options = backfill.settle(definition, { max = "40", nonsense = 1, workers = 0 }, { min = 3, batch_target = "1s" })

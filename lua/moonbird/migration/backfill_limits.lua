@@ -53,6 +53,20 @@ local function bytes(value)
   return n, n == nil and wrong or nil
 end
 
+local UNITS = { us = 0.001, ms = 1, s = 1000 }
+
+--- Milliseconds with a fraction.
+local function short_time(value)
+  if value == 0 or value == "0" then
+    return 0
+  end
+  local number, unit = tostring(value):match("^%s*(%d+%.?%d*)%s*(%a+)%s*$")
+  if not UNITS[unit] then
+    return nil, "must be a short time such as \"0.5ms\" or \"200us\" (\"0\" for no limit)"
+  end
+  return tonumber(number) * UNITS[unit]
+end
+
 local function name(value)
   if type(value) ~= "string" or not value:find("^[%w_/+:-]+$") then
     return nil, "must be the name of a time zone, such as \"Europe/Berlin\""
@@ -100,6 +114,7 @@ function M.add(definition)
   for _, limit in ipairs(LIMITS) do
     definition.option(limit[1], readers[limit[2]], limit[3])
   end
+  definition.option("max_delay", short_time, 0.5)
   definition.option("yield_to_vacuum", definition.read_flag, true)
   definition.option("ignore_standbys", names, "")
   definition.option("between", between, "")

@@ -48,6 +48,7 @@ local task = require "moonbird.core.task"
 ---@field stopping moonbird.error|nil
 ---@field outcome string|nil the status that follows from stopping
 ---@field density number|nil rows of a block, for tables without a key
+---@field told { level: string, at: integer }|nil the last line of the log about the throttle
 ---@field grow fun()|nil starts the workers that are missing
 local M = {}
 M.__index = M

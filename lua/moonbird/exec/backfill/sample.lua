@@ -36,8 +36,12 @@ local QUERIES = {
     from pg_stat_activity where wait_event_type = 'Lock' and pid <> all ($1::int[])
       and pg_blocking_pids(pid) && $1::int[] ]],
   active = [[
-    select count(*) filter (where state = 'active' and backend_type = 'client backend')::int as active
-    from pg_stat_activity where pid <> pg_backend_pid() and pid <> all ($1::int[])]],
+    select count(*) filter (where state = 'active')::int as active,
+           count(*) filter (where application_name not like 'moonbird/%' and (state = 'active'
+             and coalesce(wait_event_type, '') not in ('Lock', 'Timeout', 'Client', 'Extension')
+             or state_change > clock_timestamp() - interval '5 ms'))::int as busy
+    from pg_stat_activity
+    where backend_type = 'client backend' and pid <> pg_backend_pid() and pid <> all ($1::int[])]],
   snapshot = [[
     select (extract(epoch from clock_timestamp() - since) * 1000)::float8 as ms, who from (
       select xact_start as since, format('pid %s (%s)', pid, coalesce(nullif(application_name, ''), usename)) as who
@@ -50,6 +54,13 @@ local QUERIES = {
       (select reset_val from pg_settings where name = 'TimeZone')))::time)::float8 / 60 as minute
     from unnest($1::text[]) as z(name)]],
 }
+
+-- Sleeps of 2 ms: when each began, since the statement did, and how long it was.
+local PROBE = [[
+  select (extract(epoch from slept - statement_timestamp()) * 1000)::float8 as began,
+         (extract(epoch from woke - slept) * 1000)::float8 as took
+  from (select clock_timestamp() as slept, pg_sleep(0.002), clock_timestamp() as woke
+        from generate_series(1, 10)) as probes]]
 
 --- Rows of one of the queries; nil when it failed. A lost connection is the sample's failure.
 local function ask(self, name, params)
@@ -117,14 +128,32 @@ function M.take(self)
   local ours = { literal.array(pids) }
   local blocked, active, snapshot = ask(self, "blocked", ours), ask(self, "active", ours),
     ask(self, "snapshot", ours)
-  sample.blocked, sample.active = blocked and blocked[1], active and active[1] and active[1].active
-  sample.snapshot = snapshot and snapshot[1]
+  sample.blocked, sample.snapshot = blocked and blocked[1], snapshot and snapshot[1]
+  if active and active[1] then
+    sample.active, sample.busy = active[1].active, active[1].busy
+  end
   sample.minutes = {}
   for _, zone in ipairs(zones) do -- one by one: a zone that the server does not know spoils no other
     local rows = ask(self, "minutes", { literal.array { zone } })
     sample.minutes[zone] = rows and rows[1] and rows[1].minute
   end
   return sample
+end
+
+--- Looks how late a session of the server gets its turn, for some 20 ms; raises when the server can't be reached.
+---@param self moonbird.backfill.sampler connected
+---@param at number milliseconds, now
+---@return moonbird.backfill.probe[] by the same clock
+function M.probe(self, at)
+  local result, err = self.session:query(PROBE)
+  if not result then
+    error(err, 0)
+  end
+  local probes = {}
+  for i, row in ipairs(result:rows()) do
+    probes[i] = { from = at + row.began, took = row.took }
+  end
+  return probes
 end
 
 return M

@@ -8,6 +8,7 @@ local db_of = require "moonbird.core.db"
 local error_ = require "moonbird.core.error"
 local sample_of = require "moonbird.exec.backfill.sample"
 local sandbox = require "moonbird.core.sandbox"
+local server_of = require "moonbird.exec.backfill.server"
 local task = require "moonbird.core.task"
 local throttle_of = require "moonbird.exec.backfill.throttle"
 
@@ -168,22 +169,40 @@ local function look(self)
   if not ok then
     error(err, 0)
   end
-  throttle_of.sampling(self.count)
+  self.server:sampling()
   local sample = sample_of.take(self)
+  self.server:seen(sample.busy)
   for _, handle in ipairs(list_of(self)) do
     local mine = setmetatable({ vacuum = vacuum_of(handle.job, sample.vacuums), answer = own_answer(self, handle) },
       { __index = sample })
     handle.decision:look(mine)
-    handle.job.size:sampled(sample.blocked ~= nil and sample.blocked.count > 0)
+    local waits = sample.blocked ~= nil and sample.blocked.count > 0
+    handle.job.size:sampled(waits or handle.decision:rested() ~= nil)
     handle.wanted = nil
     read_wishes(self, handle)
     note(self, handle)
   end
 end
 
---- Takes one sample; a failure is told to the throttles and tried again.
-function Sampler:sample()
-  local ok, err = pcall(look, self)
+--- Whether somebody is to know how late others get the processor.
+local function watched(self)
+  for handle in pairs(self.handles) do
+    if (handle.decision.options.max_delay or 0) > 0 then
+      return self.server:shared()
+    end
+  end
+  return false
+end
+
+local function probe(self)
+  local at = task.now()
+  self.server:probed(at, sample_of.probe(self, at))
+end
+
+--- Asks the server; a failure is told to the throttles and tried again.
+---@param what fun(self: moonbird.backfill.sampler) a sample, or probes
+function Sampler:ask(what)
+  local ok, err = pcall(what, self)
   if not ok then
     local failure = error_.from(err)
     for handle in pairs(self.handles) do
@@ -213,8 +232,10 @@ local function loop(self)
   local since = task.now()
   while task.sleep(TICK) and not self.closed do
     if due(self, since) then
-      self:sample()
+      self:ask(look)
       since = task.now()
+    elseif self.session and watched(self) then
+      self:ask(probe)
     end
   end
   if self.session then
@@ -254,17 +275,39 @@ function Handle:verdict()
   return self.decision:verdict(task.now())
 end
 
---- Lets one batch through. Near the limit of a standby it waits until no other batch is under way on the server, and
---- for a look at the standby after that: so it can't be over its limit by more than this one.
+--- Waits until batches have rested (delay.lua) and none is under way -> whether that is so.
+local function rest(self)
+  local decision, server = self.decision, self.decision.server
+  while not self.held do
+    local from = decision:rested()
+    if not from or server.flight == 0 and task.now() >= from then
+      return true
+    end
+    self.job:check()
+    if self.job.stopping or decision.level == "stop" then
+      return false
+    end
+    local wait = from - task.now()
+    task.sleep(math.max(1, math.min(TICK, math.ceil(wait)))) -- a request to stop is in job.stopping, too
+  end
+  return true
+end
+
+--- Lets one batch through, after a rest where others need the server. Near the limit of a standby it waits until no
+--- other batch is under way on the server, and for a look at the standby after that: so it can't be over its limit by
+--- more than this one.
 ---@return boolean admitted false: ask for the verdict again
 ---@return string|nil reason why it could not be seen
 function Handle:admit()
-  local decision, count, looked = self.decision, self.decision.count, false
-  while not self.held and decision:near() and not (looked and count.flight == 0) do
+  local decision, server, looked = self.decision, self.decision.server, false
+  if not rest(self) then
+    return false
+  end
+  while not self.held and decision:near() and not (looked and server.flight == 0) do
     self.job:check()
     if self.job.stopping then
       return false
-    elseif count.flight > 0 then
+    elseif server.flight > 0 then
       looked = false
       task.sleep(TICK // 2) -- a request to stop is in job.stopping, too
     elseif not fresh(self) then
@@ -276,7 +319,7 @@ function Handle:admit()
       return false
     end
   end
-  decision:admit()
+  server:began(task.now())
   self.admitted = self.admitted + 1
   return true
 end
@@ -285,7 +328,7 @@ end
 function Handle:ended()
   if self.admitted > 0 then -- a handle that was closed has none
     self.admitted = self.admitted - 1
-    self.decision:ended()
+    self.decision.server:ended(task.now())
   end
 end
 
@@ -323,7 +366,7 @@ local function sampler_of(run)
   local sampler = servers[key]
   if not sampler then
     sampler = setmetatable({ key = key, run = run, handles = {}, told = {}, kept = 0, decisions = {},
-      count = throttle_of.count() }, Sampler)
+      server = server_of.new() }, Sampler)
     servers[key] = sampler
     sampler.task = task.spawn(loop, sampler)
   end
@@ -353,7 +396,7 @@ function M.throttle(job)
   if decision then
     decision:configure(job.options)
   else
-    decision = throttle_of.new(job.options, sampler.count)
+    decision = throttle_of.new(job.options, sampler.server)
     sampler.decisions[name] = decision
   end
   local handle = setmetatable({ job = job, sampler = sampler, decision = decision, admitted = 0 }, Handle)

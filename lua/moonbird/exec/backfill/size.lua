@@ -81,11 +81,11 @@ function M:worked(ms, rows, bytes)
   if factor > 1 and (self.clean < CLEAN or self.slow or rows < self.n / 2) then
     factor = 1
   end
-  local n = self.n * factor
+  local n = math.max(self.min, math.min(self.max, self.n * factor))
   if bytes and bytes > 0 then
-    n = math.min(n, M.BUDGET / (bytes / rows))
+    n = math.min(n, M.BUDGET / (bytes / rows)) -- below the least size, too
   end
-  self.n = math.max(1, math.min(self.max, bytes and n < self.min and n or math.max(self.min, n)))
+  self.n = math.max(1, n)
 end
 
 --- A batch met a lock, a deadlock, a conflict or its time limit.

@@ -1,7 +1,11 @@
 --- What a backfill tells where nobody draws its progress: lines of the log.
 local duration = require "moonbird.util.duration"
+local task = require "moonbird.core.task"
 
 local M = {}
+
+-- Milliseconds between lines about a throttle that says the same with other numbers.
+local NEWS = 10000
 
 local TEXTS = {
   start = function(job, event)
@@ -60,12 +64,24 @@ local TEXTS = {
   end,
 }
 
+--- Whether a throttle says what it said a moment ago, but for the numbers in its reason.
+local function stale(job, event)
+  local told, now = job.told, task.now()
+  if event.kind ~= "throttle" then
+    return false
+  elseif told and told.level == event.level and now - told.at < NEWS then
+    return true
+  end
+  job.told = { level = event.level, at = now }
+  return false
+end
+
 --- Writes an event to the log.
 ---@param job moonbird.backfill.job
 ---@param event moonbird.backfill.event
 function M.event(job, event)
   local text = TEXTS[event.kind]
-  if text then
+  if text and not stale(job, event) then
     local level, message = text(job, event)
     job.run.report:log(level, message, job.step)
   end

@@ -10,6 +10,7 @@
 -- batch; the next look is a little later each time. Nothing ever fails because the server is busy.
 local duration = require "moonbird.util.duration"
 local limits = require "moonbird.migration.backfill_limits"
+local server_of = require "moonbird.exec.backfill.server"
 local size = require "moonbird.util.size"
 
 ---@class moonbird.backfill.decision
@@ -20,7 +21,8 @@ local M = {}
 M.__index = M
 
 ---@class moonbird.backfill.signal
----@field name string lag lag_time retained archive wal_rate blocked active snapshot vacuum between throttle server
+---@field name string lag lag_time retained archive wal_rate blocked active snapshot vacuum between throttle delay
+---       server
 ---@field subject string|nil which standby, slot ...
 ---@field level "ok"|"slow"|"stop"
 ---@field share number value by limit
@@ -31,6 +33,8 @@ local SLOW, STOP_ENDS, SLOW_ENDS = 0.5, 0.7, 0.35
 
 -- Milliseconds between batches.
 local PAUSE_FIRST, PAUSE_MOST, PAUSE_STEP = 100, 5000, 250
+-- The share of the time below which batches are said to be held back.
+local HELD_BACK = 0.8
 -- Of PAUSE_MOST, where a signal has no limit to be near to.
 local MILD = 0.05
 
@@ -39,30 +43,12 @@ M.INTERVAL, M.LONGEST, M.STALE = 1000, 5000, 5000
 
 local RANK = { ok = 0, slow = 1, stop = 2 }
 
----@class moonbird.backfill.count batches, of all backfills that share a server
----@field issued integer let through since the last sample was begun
----@field flight integer under way
----@field open integer at the last sample: those that were under way, whose WAL it may not have seen
----@field sampled integer let through between the last two samples
-
---- A count with nothing in it.
----@return moonbird.backfill.count
-function M.count()
-  return { issued = 0, flight = 0, open = 0, sampled = 0 }
-end
-
---- A sample begins: what is let through from now on it may not see.
----@param count moonbird.backfill.count
-function M.sampling(count)
-  count.issued, count.sampled, count.open = 0, count.issued, count.flight
-end
-
 ---@param options table as settled
----@param count? moonbird.backfill.count default one of its own
+---@param server? moonbird.backfill.server what backfills of the same server share; default one of its own
 ---@return moonbird.backfill.decision
-function M.new(options, count)
+function M.new(options, server)
   local self = setmetatable({ level = "ok", signals = {}, was = {}, pause = 0, looks = 0, stops = 0,
-    history = {}, count = count or M.count() }, M)
+    history = {}, server = server or server_of.new() }, M)
   self:configure(options)
   return self
 end
@@ -219,6 +205,17 @@ function M.within(windows, minute)
   return false
 end
 
+--- Others get the processor late. What follows is not a pause of the signal's own, but a rest after each batch
+--- (rested), reckoned from the batch's time.
+local function delay(self, found)
+  local limit = self.options.max_delay
+  local part = self.server:share(limit)
+  if part < HELD_BACK then
+    plain(found, "delay", "slow", ("%s: batches take %.0f%% of the time"):format(
+      self.server:delay(limit):describe(), part * 100), SLOW)
+  end
+end
+
 local function window(self, sample, found)
   local zone = self.options.time_zone or ""
   if not self.windows then
@@ -244,10 +241,10 @@ end
 -- Deciding ------------------------------------------------------------------------------------------------
 
 local function pace(self, worst)
-  if worst and worst.level == "slow" then
+  if worst and worst.level == "slow" and worst.name ~= "delay" then
     local wanted = PAUSE_MOST * math.max(MILD, math.min(1, (worst.share - SLOW) / (1 - SLOW)))
     self.pause = math.min(wanted, math.max(PAUSE_FIRST, self.pause * 2))
-  elseif not worst then
+  elseif not worst or worst.name == "delay" then
     self.pause = math.max(0, self.pause - PAUSE_STEP)
   end
 end
@@ -255,8 +252,8 @@ end
 --- WAL that a batch makes, at most, as far as samples tell: others' is in it, which errs to the safe side.
 local function learn(self, sample)
   local last = self.last
-  if sample.lsn and last and last.lsn and self.count.sampled > 0 then
-    local each = (sample.lsn - last.lsn) / self.count.sampled
+  if sample.lsn and last and last.lsn and self.server.sampled > 0 then
+    local each = (sample.lsn - last.lsn) / self.server.sampled
     self.per_batch = math.max(each, (self.per_batch or 0) * 0.9)
   end
 end
@@ -274,6 +271,7 @@ function M:look(sample)
   sessions(self, sample, found)
   window(self, sample, found)
   own_function(sample, found)
+  delay(self, found)
   self.was, found.was = found.was, nil
   table.sort(found, function(a, b)
     if a.level ~= b.level then
@@ -308,23 +306,20 @@ end
 --- under way then counts as not seen; one batch more is reckoned with, because no two are of the same size.
 ---@return boolean
 function M:near()
-  local limit, count = self.options.max_lag or 0, self.count
+  local limit, server = self.options.max_lag or 0, self.server
   if limit <= 0 or not self.lag then
     return false
   end
-  local unseen = count.issued + count.open
+  local unseen = server.issued + server.open
   return self.lag >= limit * SLOW or not self.per_batch and unseen > 0
     or self.lag + (self.per_batch or 0) * (unseen + 2) > limit
 end
 
---- A batch is let through.
-function M:admit()
-  self.count.issued, self.count.flight = self.count.issued + 1, self.count.flight + 1
-end
-
---- A batch that was let through has ended.
-function M:ended()
-  self.count.flight = self.count.flight - 1
+--- When the next batch may begin, so that others get the processor when they want it. Then it has to be the only one.
+---@return number|nil milliseconds; nil: at any time
+function M:rested()
+  local share = self.server:share(self.options.max_delay)
+  return share < 1 and self.server:rested(share) or nil
 end
 
 --- What the next batch is to do.

@@ -1,0 +1,127 @@
+--- What all backfills of a server share: which batches are under way and when some were, whether others are at work
+--- there, and how late they get their turn. Pure: no database, the time is handed in.
+local delay = require "moonbird.exec.backfill.delay"
+
+local M = {}
+M.__index = M
+
+-- Milliseconds for which it is remembered when batches ran, and the longest rest after one.
+local MEMORY, REST = 2000, 5000
+
+-- Others are at work when as many sessions, on an average of the last samples, were just asked something: some hundred
+-- requests a second, or one session that never ends. Whoever looks now and then is no reason to give way.
+local OTHERS = 0.7
+
+---@class moonbird.backfill.server
+---@field issued integer let through since the last sample was begun
+---@field flight integer under way
+---@field open integer at the last sample: those that were under way, whose WAL it may not have seen
+---@field sampled integer let through between the last two samples
+---@field spells { from: integer, to: integer }[] when batches ran, the latest last
+---@field since integer|nil when the first of those that are under way began
+---@field others number sessions of others at work, smoothed over samples
+---@field delays table<number, moonbird.backfill.delay> by limit
+
+---@return moonbird.backfill.server nothing is known of it
+function M.new()
+  return setmetatable({ issued = 0, flight = 0, open = 0, sampled = 0, spells = {}, others = 0, delays = {} }, M)
+end
+
+--- A sample begins: what is let through from now on it may not see.
+function M:sampling()
+  self.issued, self.sampled, self.open = 0, self.issued, self.flight
+end
+
+--- A sample saw so many sessions of others at work.
+---@param count integer|nil not known: nobody
+function M:seen(count)
+  self.others = (self.others + (count or 0)) / 2
+end
+
+--- Whether somebody else is at work.
+---@return boolean
+function M:shared()
+  return self.others >= OTHERS
+end
+
+--- What is known of waits longer than a limit.
+---@param limit number milliseconds
+---@return moonbird.backfill.delay
+function M:delay(limit)
+  self.delays[limit] = self.delays[limit] or delay.new(limit)
+  return self.delays[limit]
+end
+
+--- Takes sleeps (delay.lua).
+---@param now number milliseconds
+---@param probes moonbird.backfill.probe[]
+function M:probed(now, probes)
+  for _, known in pairs(self.delays) do
+    known:take(now, probes, function(from, to)
+      return self:was_busy(from, to)
+    end)
+  end
+end
+
+--- The share of the time that batches may take: all of it while nobody else is at work.
+---@param limit number|nil milliseconds that others may be late, 0: whatever they are
+---@return number
+function M:share(limit)
+  if not limit or limit <= 0 or not self:shared() then
+    return 1
+  end
+  return self:delay(limit):share()
+end
+
+--- A batch is let through.
+---@param now integer milliseconds
+function M:began(now)
+  if self.flight == 0 then
+    self.since = now
+  end
+  self.issued, self.flight = self.issued + 1, self.flight + 1
+end
+
+--- A batch that was let through has ended, whatever came of it.
+---@param now integer milliseconds
+function M:ended(now)
+  self.flight = self.flight - 1
+  if self.flight == 0 then
+    local spells = self.spells
+    spells[#spells + 1] = { from = self.since, to = now }
+    while spells[1].to < now - MEMORY and spells[2] do
+      table.remove(spells, 1)
+    end
+    self.since = nil
+  end
+end
+
+--- Whether a batch was under way between two moments of the last seconds.
+---@param from number milliseconds
+---@param to number milliseconds
+---@return boolean
+function M:was_busy(from, to)
+  if self.since and to >= self.since then
+    return true
+  end
+  for i = #self.spells, 1, -1 do
+    local spell = self.spells[i]
+    if from > spell.to then
+      return false
+    elseif to >= spell.from then
+      return true
+    end
+  end
+  return false
+end
+
+--- When the next batch may begin, so that batches take no more than a share of the time: after a rest that is as much
+--- longer than the last spell of them.
+---@param share number of the time, above 0
+---@return number milliseconds; 0 before the first batch
+function M:rested(share)
+  local last = self.spells[#self.spells]
+  return last and last.to + math.min(REST, math.max(1, last.to - last.from) * (1 / share - 1)) or 0
+end
+
+return M

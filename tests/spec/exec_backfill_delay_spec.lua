@@ -1,0 +1,155 @@
+-- How much of the time batches may run beside others, from sleeps on the server that end late.
+local delay_of = require "moonbird.exec.backfill.delay"
+local server_of = require "moonbird.exec.backfill.server"
+
+--- Sleeps of 2.1 ms, of which one in so many is late by 3 ms.
+local function sleeps(count, one_in)
+  local probes = {}
+  for i = 1, count do
+    probes[i] = { from = i, took = one_in and i % one_in == 0 and 5.1 or 2.1 }
+  end
+  return probes
+end
+
+local function always()
+  return true
+end
+
+local function never()
+  return false
+end
+
+describe("the share of the time for batches", function()
+  local one
+
+  before_each(function()
+    one = delay_of.new(0.5)
+  end)
+
+  it("is small while nothing is known", function()
+    assert.is_true(one:share() < 0.03, one:share())
+    one:take(0, sleeps(50), never)
+    assert.is_true(one:share() < 0.03, one:share())
+    assert.are.equal("looks how others at work bear it", one:describe())
+  end)
+
+  it("grows to nearly all where batches make nobody late", function()
+    one:take(0, sleeps(500), never)
+    local before = one:share()
+    one:take(0, sleeps(20), always)
+    assert.is_true(one:share() > 5 * before and one:share() < 0.5, one:share())
+    one:take(0, sleeps(200), always)
+    assert.are.equal(delay_of.MOST, one:share())
+  end)
+
+  it("is what makes one in 500 of all sleeps late", function()
+    one:take(0, sleeps(1000), never)
+    one:take(0, sleeps(100000, 10), always) -- every tenth
+    assert.are.equal("0.020", ("%.3f"):format(one:share()))
+    assert.truthy(one:describe():find("longer than 0.5ms for the processor in 10.0% of the cases while a batch runs, in "
+      .. "0.0% otherwise", 1, true), one:describe())
+  end)
+
+  it("is never less than the least", function()
+    one:take(0, sleeps(1000), never)
+    one:take(0, sleeps(10000, 1), always)
+    assert.are.equal(delay_of.LEAST, one:share())
+  end)
+
+  it("does not blame batches for what is late without them", function()
+    one:take(0, sleeps(10000, 400), never) -- few: what is late stays what it was
+    one:take(0, sleeps(100000, 400), always)
+    assert.are.equal(delay_of.MOST, one:share())
+  end)
+
+  it("takes for late what is later than usual on this server", function()
+    one:take(0, sleeps(2000, 20), never)
+    assert.are.equal("4.5", ("%.1f"):format(one.late_by)) -- half as much again as 3 ms
+    one:take(0, sleeps(10000, 5), always)
+    assert.are.equal(delay_of.MOST, one:share())
+  end)
+
+  it("takes the server's own idea of 2 ms for the usual sleep", function()
+    local long = sleeps(1000)
+    for _, probe in ipairs(long) do
+      probe.took = 4.1
+    end
+    one:take(0, long, never)
+    one:take(0, long, always)
+    assert.are.equal(delay_of.MOST, one:share())
+  end)
+
+  it("forgets", function()
+    one:take(0, sleeps(1000), never)
+    one:take(0, sleeps(1000, 10), always)
+    one:take(300000, sleeps(1000), always)
+    assert.are.equal(delay_of.MOST, one:share())
+    one:take(900000, {}, always)
+    assert.is_true(one:share() < 0.03, one:share())
+  end)
+end)
+
+describe("a server that backfills share", function()
+  local server
+
+  before_each(function()
+    server = server_of.new()
+  end)
+
+  local function batch(from, to)
+    server:began(from)
+    server:ended(to)
+  end
+
+  it("knows when batches were under way", function()
+    batch(100, 110)
+    server:began(150)
+    server:began(155)
+    server:ended(160)
+    assert.is_true(server:was_busy(170, 171)) -- one still is
+    server:ended(180)
+    local function busy(from, to)
+      return server:was_busy(from, to)
+    end
+    assert.are.same({ false, true, true, true, false, true, true, false }, { busy(0, 99), busy(0, 100), busy(105, 106),
+      busy(110, 120), busy(111, 149), busy(149, 151), busy(161, 170), busy(181, 190) })
+    assert.are.equal(2, #server.spells)
+    batch(5000, 5001)
+    assert.are.equal(1, #server.spells) -- what is long ago is forgotten
+  end)
+
+  it("is all for batches while nobody else is at work", function()
+    assert.are.equal(1, server:share(0.5))
+    server:seen(1) -- somebody who looks now and then
+    assert.are.equal(1, server:share(0.5))
+    server:seen(1)
+    assert.is_true(server:share(0.5) < 0.03)
+    assert.are.equal(1, server:share(0)) -- nobody asked
+    assert.are.equal(1, server:share(nil))
+    server:seen(nil)
+    assert.are.equal(1, server:share(0.5))
+    server:seen(4)
+    assert.is_true(server:share(0.5) < 0.03)
+  end)
+
+  it("rests after a batch, the longer the less of the time batches may take", function()
+    assert.are.equal(0, server:rested(0.1)) -- none was yet
+    batch(1000, 1010)
+    assert.are.equal(1010 + 90, server:rested(0.1))
+    assert.are.equal(1010 + 990, server:rested(0.01))
+    batch(2000, 3000)
+    assert.are.equal(3000 + 5000, server:rested(0.01)) -- no rest is longer
+  end)
+
+  it("learns for each limit that a backfill has", function()
+    server:seen(10)
+    local strict, mild = server:delay(0.5), server:delay(10)
+    server:probed(0, sleeps(1000))
+    server:began(0)
+    server:probed(0, sleeps(1000, 10))
+    assert.is_true(server:share(0.5) < 0.03)
+    assert.are.equal(delay_of.MOST, server:share(10))
+    assert.are.equal(strict, server:delay(0.5))
+    assert.are_not.equal(strict, mild)
+  end)
+end)
