@@ -39,7 +39,7 @@ describe("the share of the time for batches", function()
     one:take(0, sleeps(20), always)
     assert.is_true(one:share() > 5 * before and one:share() < 0.5, one:share())
     one:take(0, sleeps(200), always)
-    assert.are.equal(delay_of.MOST, one:share())
+    assert.are.equal(1, one:share())
   end)
 
   it("is what makes one in 500 of all sleeps late", function()
@@ -59,14 +59,14 @@ describe("the share of the time for batches", function()
   it("does not blame batches for what is late without them", function()
     one:take(0, sleeps(10000, 400), never) -- few: what is late stays what it was
     one:take(0, sleeps(100000, 400), always)
-    assert.are.equal(delay_of.MOST, one:share())
+    assert.are.equal(1, one:share())
   end)
 
   it("takes for late what is later than usual on this server", function()
     one:take(0, sleeps(2000, 20), never)
     assert.are.equal("4.5", ("%.1f"):format(one.late_by)) -- half as much again as 3 ms
     one:take(0, sleeps(10000, 5), always)
-    assert.are.equal(delay_of.MOST, one:share())
+    assert.are.equal(1, one:share())
   end)
 
   it("takes the server's own idea of 2 ms for the usual sleep", function()
@@ -76,14 +76,14 @@ describe("the share of the time for batches", function()
     end
     one:take(0, long, never)
     one:take(0, long, always)
-    assert.are.equal(delay_of.MOST, one:share())
+    assert.are.equal(1, one:share())
   end)
 
   it("forgets", function()
     one:take(0, sleeps(1000), never)
     one:take(0, sleeps(1000, 10), always)
     one:take(300000, sleeps(1000), always)
-    assert.are.equal(delay_of.MOST, one:share())
+    assert.are.equal(1, one:share())
     one:take(900000, {}, always)
     assert.is_true(one:share() < 0.03, one:share())
   end)
@@ -132,13 +132,68 @@ describe("a server that backfills share", function()
     assert.is_true(server:share(0.5) < 0.03)
   end)
 
-  it("rests after a batch, the longer the less of the time batches may take", function()
-    assert.are.equal(0, server:rested(0.1)) -- none was yet
-    batch(1000, 1010)
-    assert.are.equal(1010 + 90, server:rested(0.1))
-    assert.are.equal(1010 + 990, server:rested(0.01))
-    batch(2000, 3000)
-    assert.are.equal(3000 + 5000, server:rested(0.01)) -- no rest is longer
+  describe("beside others", function()
+    before_each(function()
+      server:seen(10)
+      assert.is_true(server:crowded(0.5)) -- from now on it learns
+      server:probed(0, sleeps(1000))
+    end)
+
+    --- Sleeps with a batch, of which one in so many is late.
+    local function bear(one_in)
+      server:began(0)
+      server:probed(0, sleeps(100000, one_in))
+      server:ended(0)
+    end
+
+    it("rests after a batch, the longer the less of the time batches may take", function()
+      bear(10)
+      assert.is_true(server:crowded(0.5))
+      local share = server:share(0.5)
+      assert.are.equal(0, server:wait(9000, 0.5))
+      batch(9000, 9010)
+      assert.are.equal("0.020", ("%.3f"):format(share))
+      assert.are.equal(("%.6f"):format(10 * (1 / share - 1)), ("%.6f"):format(server:wait(9010, 0.5)))
+      assert.are.equal(0, server:wait(9010 + 500, 0.5))
+      batch(20000, 21000)
+      assert.are.equal(5000, server:wait(21000, 0.5)) -- no rest is longer
+      assert.are.equal(0, server:wait(21000, 0)) -- who asked for none has none
+    end)
+
+    it("lets batches of several workers begin together, and rest together", function()
+      bear(10)
+      server:began(9000)
+      assert.are.equal(0, server:wait(9002, 0.5))
+      server:began(9002)
+      assert.are.equal(1, server:wait(9010, 0.5)) -- asks again
+      server:ended(9012)
+      assert.are.equal(1, server:wait(9013, 0.5))
+      server:ended(9020)
+      assert.is_true(server:wait(9020, 0.5) > 20 * 40)
+    end)
+
+    it("runs as it likes where it makes nobody late, but for a silence", function()
+      bear(nil)
+      assert.is_false(server:crowded(0.5))
+      batch(6000, 6100)
+      assert.are.equal(0, server:wait(6100, 0.5))
+      server:began(6100)
+      assert.are.equal(0, server:wait(6200, 0.5))
+      assert.are.equal(200, server:wait(10100, 0.5))
+      assert.are.equal(0, server:wait(10300, 0.5))
+      assert.are.equal(0, server:wait(10100, 0)) -- nobody asks
+      for _ = 1, 10 do
+        server:seen(0)
+      end
+      assert.are.equal(0, server:wait(10100, 0.5)) -- nobody is there any more
+    end)
+
+    it("does not rest where it can't see", function()
+      bear(10)
+      assert.is_true(server:crowded(0.5))
+      server:blind()
+      assert.is_false(server:crowded(0.5))
+    end)
   end)
 
   it("learns for each limit that a backfill has", function()
@@ -148,7 +203,7 @@ describe("a server that backfills share", function()
     server:began(0)
     server:probed(0, sleeps(1000, 10))
     assert.is_true(server:share(0.5) < 0.03)
-    assert.are.equal(delay_of.MOST, server:share(10))
+    assert.are.equal(1, server:share(10))
     assert.are.equal(strict, server:delay(0.5))
     assert.are_not.equal(strict, mild)
   end)

@@ -1,6 +1,7 @@
 -- Sampling a server for the throttles of backfills: what the queries give on a real server, for a role that sees all
 -- and for one that does not.
 local helper = require "tests.helper"
+local process = require "moonbird.core.process"
 local sample_of = require "moonbird.exec.backfill.sample"
 local signals = require "moonbird.exec.backfill.signals"
 local session = require "moonbird.core.session"
@@ -145,7 +146,7 @@ describe("a sampler", function()
     assert.are.equal(0, server:delay(0.5).seen) -- nobody is
     assert.is_true(handle:admit())
     handle:ended()
-    assert.is_nil(handle.decision:rested())
+    assert.are.equal(0, handle.decision:rest(task.now()))
     local other = db:connect()
     local working = task.spawn(function()
       other:query "select count(*) from generate_series(1, 1000000000::bigint)"
@@ -163,9 +164,9 @@ describe("a sampler", function()
     assert.is_true(handle:admit())
     task.sleep(5)
     handle:ended()
-    assert.is_true(handle.decision:rested() > task.now())
+    assert.is_true(handle.decision:rest(task.now()) > 0)
     assert.is_true(handle:admit())
-    assert.is_true(handle.decision:rested() <= task.now()) -- it has waited for the rest
+    assert.are.equal(1, #server.spells + server.flight - 1) -- it has waited for the rest
     handle:ended()
     handle.job.stopping = true
     assert.is_false((handle:admit())) -- no rest outlasts the end
@@ -173,8 +174,64 @@ describe("a sampler", function()
     db:exec(("select pg_cancel_backend(%d)"):format(other:pid()))
     working:join()
     helper.eventually("nobody is at work", function()
-      return (handle:verdict()) == "ok" and not handle.decision:rested()
+      return (handle:verdict()) == "ok" and not handle.decision:rests()
     end)
+  end))
+
+  local function signal(name, pid)
+    assert.are.equal(0, assert(process.run { file = "kill", args = { "-" .. name, tostring(pid) } }).status)
+  end
+
+  it("takes less of the time for batches that make others late", async(function()
+    local other = db:connect()
+    local working = task.spawn(function()
+      other:query "select count(*) from generate_series(1, 1000000000::bigint)"
+    end)
+    local handle = throttle({ max_delay = 0.5 }, db.params)
+    local server = handle.decision.server
+    helper.eventually("it has looked", function()
+      return server:delay(0.5).usual
+    end)
+    -- What a batch would do to others: while it is under way the one that looks does not get its turn.
+    local pid = db:value "select pid from pg_stat_activity where application_name = 'backfill-throttle'"
+    local level, reason
+    helper.eventually("it has seen it", function()
+      server:began(task.now())
+      signal("STOP", pid)
+      task.sleep(100)
+      signal("CONT", pid)
+      task.sleep(10)
+      server:ended(task.now())
+      task.sleep(30)
+      level, reason = handle:verdict()
+      return server:share(0.5) < 0.095 and reason and reason:find("^others wait longer than [%d.]+m?s for the processor in ")
+    end)
+    assert.are.equal("slow", level)
+    assert.truthy(reason:find(": batches take %d%% of the time$"), reason)
+    db:exec(("select pg_cancel_backend(%d)"):format(other:pid()))
+    working:join()
+  end))
+
+  it("does without where the server does not let it sleep", async(function()
+    local role = "sleepless_" .. db.name
+    db:exec(("create role %s login; grant pg_read_all_stats to %s; revoke execute on function pg_sleep(float8) from public")
+      :format(role, role))
+    helper.defer(function()
+      db:exec(("drop role %s"):format(role))
+    end)
+    local params = {}
+    for k, v in pairs(db.params) do
+      params[k] = v
+    end
+    params.user = role
+    local handle = throttle({ max_delay = 0.5 }, params)
+    local server = handle.decision.server
+    server.others = 100 -- for some samples
+    helper.eventually("it has tried", function()
+      return server.unseen
+    end)
+    assert.is_false(handle.decision:rests())
+    assert.truthy(logged[#logged]:find("the throttle can't see delay: permission denied", 1, true), logged[#logged])
   end))
 
   it("tells the time in the server's zone and in others, and survives one that is not known", async(function()

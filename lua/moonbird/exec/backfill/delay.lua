@@ -28,8 +28,8 @@ local LAST, FEWEST, EVERY = 2000, 100, 250
 -- The usual sleep (timers have their own idea of 2 ms), the late ones, and how much more is later than those.
 local USUAL, LATE, AGAIN = 0.25, 0.99, 1.5
 
---- The smallest and the largest share of the time. The largest leaves something to compare with.
-M.LEAST, M.MOST = 0.01, 0.9
+--- The smallest share of the time.
+M.LEAST = 0.01
 
 ---@class moonbird.backfill.probe a sleep on the server
 ---@field from number milliseconds, when it began
@@ -106,10 +106,10 @@ function M:describe()
 end
 
 --- The share of the time that batches may take.
----@return number from LEAST to MOST
+---@return number from LEAST to 1
 function M:share()
   local p, q = self:late()
-  return math.max(M.LEAST, math.min(M.MOST, GOAL / math.max(p - q, GOAL)))
+  return math.max(M.LEAST, GOAL / math.max(p - q, GOAL))
 end
 
 return M

@@ -53,14 +53,13 @@ local QUERIES = {
     select z.name as zone, extract(epoch from (clock_timestamp() at time zone coalesce(nullif(z.name, ''),
       (select reset_val from pg_settings where name = 'TimeZone')))::time)::float8 / 60 as minute
     from unnest($1::text[]) as z(name)]],
+  -- Sleeps of 2 ms: when each began, since the statement did, and how long it was.
+  delay = [[
+    select (extract(epoch from slept - statement_timestamp()) * 1000)::float8 as began,
+           (extract(epoch from woke - slept) * 1000)::float8 as took
+    from (select clock_timestamp() as slept, pg_sleep(0.002), clock_timestamp() as woke
+          from generate_series(1, 10)) as probes]],
 }
-
--- Sleeps of 2 ms: when each began, since the statement did, and how long it was.
-local PROBE = [[
-  select (extract(epoch from slept - statement_timestamp()) * 1000)::float8 as began,
-         (extract(epoch from woke - slept) * 1000)::float8 as took
-  from (select clock_timestamp() as slept, pg_sleep(0.002), clock_timestamp() as woke
-        from generate_series(1, 10)) as probes]]
 
 --- Rows of one of the queries; nil when it failed. A lost connection is the sample's failure.
 local function ask(self, name, params)
@@ -143,14 +142,14 @@ end
 --- Looks how late a session of the server gets its turn, for some 20 ms; raises when the server can't be reached.
 ---@param self moonbird.backfill.sampler connected
 ---@param at number milliseconds, now
----@return moonbird.backfill.probe[] by the same clock
+---@return moonbird.backfill.probe[]|nil probes by the same clock; nil: the server does not let us
 function M.probe(self, at)
-  local result, err = self.session:query(PROBE)
-  if not result then
-    error(err, 0)
+  local rows = ask(self, "delay")
+  if not rows then
+    return nil
   end
   local probes = {}
-  for i, row in ipairs(result:rows()) do
+  for i, row in ipairs(rows) do
     probes[i] = { from = at + row.began, took = row.took }
   end
   return probes

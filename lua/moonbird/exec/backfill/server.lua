@@ -8,6 +8,13 @@ M.__index = M
 -- Milliseconds for which it is remembered when batches ran, and the longest rest after one.
 local MEMORY, REST = 2000, 5000
 
+-- The share of the time from which on batches run as they come, but for a silence now and then, that there is something
+-- to compare with: so many milliseconds out of so many.
+local FREE, SILENCE, EVERY = 0.9, 300, 5000
+
+-- Milliseconds after the first batch of a spell in which others may join it.
+local JOIN = 5
+
 -- Others are at work when as many sessions, on an average of the last samples, were just asked something: some hundred
 -- requests a second, or one session that never ends. Whoever looks now and then is no reason to give way.
 local OTHERS = 0.7
@@ -21,6 +28,7 @@ local OTHERS = 0.7
 ---@field since integer|nil when the first of those that are under way began
 ---@field others number sessions of others at work, smoothed over samples
 ---@field delays table<number, moonbird.backfill.delay> by limit
+---@field unseen boolean|nil how late others are can't be seen
 
 ---@return moonbird.backfill.server nothing is known of it
 function M.new()
@@ -63,14 +71,54 @@ function M:probed(now, probes)
   end
 end
 
+--- Nothing can be seen: the server does not let us.
+function M:blind()
+  self.unseen = true
+end
+
+--- Whether it is looked how late others are because of batches.
+---@param limit number|nil milliseconds that they may be; 0 or nil: nobody asks
+---@return boolean
+function M:watched(limit)
+  return limit ~= nil and limit > 0 and self:shared() and not self.unseen
+end
+
 --- The share of the time that batches may take: all of it while nobody else is at work.
----@param limit number|nil milliseconds that others may be late, 0: whatever they are
+---@param limit number|nil milliseconds that others may be late
 ---@return number
 function M:share(limit)
-  if not limit or limit <= 0 or not self:shared() then
-    return 1
+  return self:watched(limit) and self:delay(limit):share() or 1
+end
+
+--- Whether batches are held back.
+---@param limit number|nil milliseconds that others may be late
+---@return boolean
+function M:crowded(limit)
+  return self:share(limit) < FREE
+end
+
+--- When batches have rested after the last spell of them, so that they take no more than a share of the time.
+local function rested(self, share)
+  local last = self.spells[#self.spells]
+  return last and last.to + math.min(REST, math.max(1, last.to - last.from) * (1 / share - 1)) or 0
+end
+
+--- How long the next batch has to wait, so that others get the processor when they want it. Batches of several workers
+--- begin together and rest together.
+---@param now integer milliseconds
+---@param limit number|nil milliseconds that others may be late
+---@return number milliseconds, after which is to be asked again; 0: it may begin
+function M:wait(now, limit)
+  if not self:watched(limit) then
+    return 0
   end
-  return self:delay(limit):share()
+  local share = self:delay(limit):share()
+  if share >= FREE then
+    return math.max(0, SILENCE - now % EVERY)
+  elseif self.since then
+    return now - self.since < JOIN and 0 or 1
+  end
+  return math.max(0, rested(self, share) - now)
 end
 
 --- A batch is let through.
@@ -113,15 +161,6 @@ function M:was_busy(from, to)
     end
   end
   return false
-end
-
---- When the next batch may begin, so that batches take no more than a share of the time: after a rest that is as much
---- longer than the last spell of them.
----@param share number of the time, above 0
----@return number milliseconds; 0 before the first batch
-function M:rested(share)
-  local last = self.spells[#self.spells]
-  return last and last.to + math.min(REST, math.max(1, last.to - last.from) * (1 / share - 1)) or 0
 end
 
 return M

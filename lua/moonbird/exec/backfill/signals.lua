@@ -177,7 +177,7 @@ local function look(self)
       { __index = sample })
     handle.decision:look(mine)
     local waits = sample.blocked ~= nil and sample.blocked.count > 0
-    handle.job.size:sampled(waits or handle.decision:rested() ~= nil)
+    handle.job.size:sampled(waits or handle.decision:rests())
     handle.wanted = nil
     read_wishes(self, handle)
     note(self, handle)
@@ -187,8 +187,8 @@ end
 --- Whether somebody is to know how late others get the processor.
 local function watched(self)
   for handle in pairs(self.handles) do
-    if (handle.decision.options.max_delay or 0) > 0 then
-      return self.server:shared()
+    if self.server:watched(handle.decision.options.max_delay) then
+      return true
     end
   end
   return false
@@ -196,7 +196,12 @@ end
 
 local function probe(self)
   local at = task.now()
-  self.server:probed(at, sample_of.probe(self, at))
+  local probes = sample_of.probe(self, at)
+  if probes then
+    self.server:probed(at, probes)
+  else
+    self.server:blind()
+  end
 end
 
 --- Asks the server; a failure is told to the throttles and tried again.
@@ -275,20 +280,19 @@ function Handle:verdict()
   return self.decision:verdict(task.now())
 end
 
---- Waits until batches have rested (delay.lua) and none is under way -> whether that is so.
+--- Waits until others have had their turn -> whether a batch may begin.
 local function rest(self)
-  local decision, server = self.decision, self.decision.server
+  local decision = self.decision
   while not self.held do
-    local from = decision:rested()
-    if not from or server.flight == 0 and task.now() >= from then
+    local wait = decision:rest(task.now())
+    if wait <= 0 then
       return true
     end
     self.job:check()
     if self.job.stopping or decision.level == "stop" then
       return false
     end
-    local wait = from - task.now()
-    task.sleep(math.max(1, math.min(TICK, math.ceil(wait)))) -- a request to stop is in job.stopping, too
+    task.sleep(math.min(TICK, math.ceil(wait))) -- a request to stop is in job.stopping, too
   end
   return true
 end

@@ -33,8 +33,6 @@ local SLOW, STOP_ENDS, SLOW_ENDS = 0.5, 0.7, 0.35
 
 -- Milliseconds between batches.
 local PAUSE_FIRST, PAUSE_MOST, PAUSE_STEP = 100, 5000, 250
--- The share of the time below which batches are said to be held back.
-local HELD_BACK = 0.8
 -- Of PAUSE_MOST, where a signal has no limit to be near to.
 local MILD = 0.05
 
@@ -206,13 +204,12 @@ function M.within(windows, minute)
 end
 
 --- Others get the processor late. What follows is not a pause of the signal's own, but a rest after each batch
---- (rested), reckoned from the batch's time.
+--- (rest), reckoned from the batch's time.
 local function delay(self, found)
-  local limit = self.options.max_delay
-  local part = self.server:share(limit)
-  if part < HELD_BACK then
-    plain(found, "delay", "slow", ("%s: batches take %.0f%% of the time"):format(
-      self.server:delay(limit):describe(), part * 100), SLOW)
+  if self:rests() then
+    local limit = self.options.max_delay
+    plain(found, "delay", "slow", ("%s: batches take %.0f%% of the time"):format(self.server:delay(limit):describe(),
+      self.server:share(limit) * 100), SLOW)
   end
 end
 
@@ -315,11 +312,17 @@ function M:near()
     or self.lag + (self.per_batch or 0) * (unseen + 2) > limit
 end
 
---- When the next batch may begin, so that others get the processor when they want it. Then it has to be the only one.
----@return number|nil milliseconds; nil: at any time
-function M:rested()
-  local share = self.server:share(self.options.max_delay)
-  return share < 1 and self.server:rested(share) or nil
+--- Whether batches rest, so that others get the processor when they want it.
+---@return boolean
+function M:rests()
+  return self.server:crowded(self.options.max_delay)
+end
+
+--- How long the next batch has to wait for that.
+---@param now integer milliseconds
+---@return number milliseconds, after which is to be asked again; 0: it may begin
+function M:rest(now)
+  return self.server:wait(now, self.options.max_delay)
 end
 
 --- What the next batch is to do.
