@@ -386,6 +386,19 @@ describe("tenants:", function()
       assert.equal("", tenants.not_once(db))
     end))
 
+    it("leave those over that are not done, whatever history they had in common with those that are", async(function()
+      project(9, { ["001_users.sql"] = USERS }, [[gate = "manual"]])
+      local function halted()
+        local said = answer(4, "up", "--canary", "t_007")
+        assert.equal(1, said.tenants.migrated)
+        assert.equal("t_001 t_002 t_003 t_004 t_005 t_006 t_008 t_009", table.concat(said.tenants.not_run, " "))
+      end
+      halted()
+      answer(0, "up")
+      helper.write(dir, { ["migrations/002_email.sql"] = EMAIL })
+      halted()
+    end))
+
     it("keep their canaries when the run is made again", async(function()
       project(20, { ["001_users.sql"] = sql("tenant",
         "select 1 / (case when exists (select from pg_namespace where nspname = 'go') then 1 else 0 end); create table users (id int);") },

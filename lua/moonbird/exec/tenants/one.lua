@@ -175,6 +175,8 @@ function M.attempt(database, tenant, stage, session, gate)
     end
     apply.note_applied(target, step)
     state.head = target.head
+    -- Still one name for one history: those that began with the same one and did the same since share it.
+    state.hash = state.hash and ("%s %s %d"):format(state.hash, step.direction, step.migration.version)
     tenant.steps = (tenant.steps or 0) + 1
     database.unflushed = database.unflushed or target.unflushed
     -- What a step leaves behind is asked of every tenant only where everything is: by `deploy`.
