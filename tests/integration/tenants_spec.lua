@@ -256,6 +256,19 @@ describe("tenants:", function()
       assert.equal(1, db:value [[select count(*) from information_schema.columns
         where table_schema = 't_002' and column_name = 'name']])
     end))
+
+    it("asks the gate once for all tenants with one history, also where nothing is applied yet", async(function()
+      project(3, { ["001_users.sql"] = USERS })
+      helper.write(dir, { ["policies/once.lua"] = [[
+        local asked = 0
+        return { id = "once", gate = true, needs = { "history" }, moments = { "before" }, check = function(ctx)
+          asked = asked + 1
+          if asked > 1 then ctx:report("asked again") end
+        end }]] })
+      assert.equal(3, answer(0, "up", "--jobs", "1").tenants.migrated)
+      helper.write(dir, { ["migrations/002_email.sql"] = EMAIL })
+      assert.equal(3, answer(0, "up", "--jobs", "1").tenants.migrated)
+    end))
   end)
 
   describe("waves", function()

@@ -58,7 +58,7 @@ local OPEN = [[
 --- An empty history.
 ---@return table state as journal:read gives it
 function M.empty()
-  return { exists = true, format = 0, head = 0, applied = {}, open = {} }
+  return { exists = true, format = 0, head = 0, applied = {}, open = {}, hash = "" }
 end
 
 local function read_applied(journal, session, rows)
