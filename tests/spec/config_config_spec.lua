@@ -1,6 +1,7 @@
 -- moonbird.lua, .env, variables and flags made into one configuration.
 local config = require "moonbird.config.config"
 local fs = require "moonbird.core.fs"
+local project = require "moonbird.cli.project"
 local sys = require "moonbird.core.sys"
 
 local VARIABLES = {
@@ -223,6 +224,69 @@ describe("config.config", function()
       '9 "limits" must be a table, not a string',
       '10 "migrations": names the folder "a" twice',
     }, found)
+  end)
+
+  describe("with the options of backfills", function()
+    -- As every command loads it.
+    local function project_config(args)
+      local here = fs.cwd()
+      assert(fs.chdir(dir))
+      local loaded, err = project.config(args or {})
+      assert(fs.chdir(here))
+      return loaded, err
+    end
+
+    it("reads them as those of a migration", function()
+      write [[return { backfill = { batch_target = "1s", max_lag = "1MB", durable = false, throttle = function() end },
+        environments = { prod = { backfill = { workers = 3 } } } }]]
+      local c = assert(project_config())
+      assert.are.same({ 1000, 1 << 20, false, "function" }, { c.backfill.batch_target, c.backfill.max_lag,
+        c.backfill.durable, type(c.backfill.throttle) })
+      assert.are.same({ workers = 3 }, assert(project_config { env = "prod" }).backfill)
+      write "return {}"
+      assert.is_nil(assert(project_config()).backfill)
+    end)
+
+    it("refuses those that it does not know or can't read, in every environment", function()
+      write [[return {
+  backfill = {
+    max_lagg = "64MB",
+    batch_target = 400, "x",
+    zzz = 1,
+  },
+  environments = {
+    prod = { backfill = { wokers = 2 } },
+    dev = { backfill = 5 },
+  },
+}]]
+      local loaded, err = project_config()
+      assert.is_nil(loaded)
+      assert.are.equal("config", err.code)
+      assert.are.equal("6 problems in moonbird.lua", err.message)
+      local found = {}
+      for i, problem in ipairs(err.problems) do
+        assert.are.equal("moonbird.lua", problem.file)
+        found[i] = ("%d %s"):format(problem.line, problem.message)
+      end
+      assert.are.same({
+        '2 unknown key "backfill.1"',
+        '3 unknown key "backfill.max_lagg"',
+        '4 "backfill.batch_target": "400" has no unit; write it like "400ms", "5s", "2m" or "1h30m" ("0" for no limit)',
+        '5 unknown key "backfill.zzz"',
+        '8 unknown key "environments.prod.backfill.wokers"',
+        '9 "environments.dev.backfill" must be a table, not a number',
+      }, found)
+      assert.are.equal('did you mean "max_lag"?', err.problems[2].hint)
+      assert.matches("^known are: batch_target, between, ", err.problems[4].hint)
+      assert.are.equal('did you mean "workers"?', err.problems[5].hint)
+    end)
+
+    it("names file, key and what was meant where there is one problem", function()
+      write 'return {\n  backfill = { max_lagg = "64MB" },\n}'
+      local _, err = project_config()
+      assert.are.same({ 'unknown key "backfill.max_lagg"', "moonbird.lua", 2, 'did you mean "max_lag"?' },
+        { err.message, err.file, err.line, err.hint })
+    end)
   end)
 
   for text, pattern in pairs({

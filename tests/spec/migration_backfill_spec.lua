@@ -74,7 +74,7 @@ describe("migration.backfill", function()
 
   it("settles options: another terminal's before the migration's before the configuration's", function()
     local definition = read { table = "t", set = "a = 1", options = { min = 5, max = 50 } }
-    local options = backfill.settle(definition, { max = "40", nonsense = 1, workers = 0 }, { min = 3, batch_target = "1s" })
+    local options = backfill.settle(definition, { max = "40", nonsense = 1, workers = 0 }, { min = 3, batch_target = 1000 })
     assert.are.same({ 5, 40, 1000, 1 }, { options.min, options.max, options.batch_target, options.workers })
   end)
 

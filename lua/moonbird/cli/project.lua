@@ -33,6 +33,13 @@ function M.enter(args)
   return true
 end
 
+-- Loaded when moonbird.lua has the section only.
+local SECTIONS = {
+  backfill = function()
+    return require("moonbird.migration.backfill").options
+  end,
+}
+
 --- Loads the configuration for the flags given; goes where -C DIR says. Flags about tenants are refused where there
 --- are none.
 ---@param args table
@@ -51,6 +58,7 @@ function M.config(args)
       lock = args.lock_timeout, statement = args.statement_timeout, lock_wait = args.lock_wait,
       run = args.command ~= "wait" and args.timeout or nil,
     } },
+    sections = SECTIONS,
   }
   err = err or without_tenants.refusal(conf, args)
   return not err and conf or nil, err

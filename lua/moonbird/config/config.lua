@@ -111,7 +111,7 @@ local function env_function(env, unset)
 end
 
 --- Runs moonbird.lua -> what it said (validated), the variables it missed; nil, err.
-local function run_file(text, shown, env)
+local function run_file(text, shown, env, sections)
   local unset = {}
   local function fail(err)
     if err.code ~= "config" and err.code ~= "limit" and err.code ~= "sandbox" then
@@ -141,7 +141,7 @@ local function run_file(text, shown, env)
     return fail(error_of.new("config", reason))
   end
   local reading = { text = text, name = shown, problems = {} }
-  local file = schema.read_file(reading, plain)
+  local file = schema.read_file(reading, plain, sections)
   if #reading.problems > 0 then
     return nil, one_or_many(reading.problems, shown)
   end
@@ -302,6 +302,8 @@ end
 ---@field url? string from -u
 ---@field flags? table settings from flags in the shape of the result: { timeouts = { lock = <ms> }, ... }
 ---@field env_file? string|false default DIR/.env
+---@field sections? table<string, fun(): table> gives the readers of a section by key, where a layer above knows them;
+---       asked when moonbird.lua has the section, which is then kept as they read it
 
 --- Loads the configuration. Variables of .env whose names start with PG are put into the process's
 --- environment for libpq (the real environment wins); nothing else is changed.
@@ -331,7 +333,7 @@ function M.load(options)
   local text, message, name = fs.read(text_util.join_path(dir, M.FILE))
   if text then
     config.file = M.FILE
-    file, unset = run_file(text, M.FILE, env)
+    file, unset = run_file(text, M.FILE, env, options.sections or {})
     if not file then
       return nil, unset
     end

@@ -205,12 +205,23 @@ function M.read(reading, value, keys, path)
   return result
 end
 
+--- The keys of a table; those of a section that another layer reads where the table has it.
+local function keys_for(value, keys, sections)
+  local all = {}
+  for key, reader in pairs(keys) do
+    local give = value[key] ~= nil and sections[key]
+    all[key] = give and give() or reader
+  end
+  return all
+end
+
 --- Reads what moonbird.lua returned: its own keys and each environment's.
 ---@param reading moonbird.config.reading problems are added to it
 ---@param value table
+---@param sections table<string, fun(): table> as of config.load
 ---@return table file
-function M.read_file(reading, value)
-  local file = M.read(reading, value, M.file, {})
+function M.read_file(reading, value, sections)
+  local file = M.read(reading, value, keys_for(value, M.file, sections), {})
   local environments = {}
   for name, item in pairs(file.environments or {}) do
     local path = { "environments", tostring(name) }
@@ -220,7 +231,7 @@ function M.read_file(reading, value)
     elseif type(item) ~= "table" then
       complain(reading, path, ("\"environments.%s\" must be a table, not a %s"):format(name, type(item)))
     else
-      environments[name] = M.read(reading, item, M.environment, path)
+      environments[name] = M.read(reading, item, keys_for(item, M.environment, sections), path)
     end
   end
   file.environments = environments

@@ -114,27 +114,22 @@ end
 --- All options: what was changed from other terminals, else the migration's, the configuration's, the defaults.
 ---@param definition moonbird.backfill.definition
 ---@param limits? table raw, as they stand in the database; what can't be read is passed over
----@param config? table the section `backfill` of moonbird.lua
+---@param config? table the section `backfill` of moonbird.lua, as read (M.options)
 ---@return table<string, any>
 function M.settle(definition, limits, config)
   local options = {}
-  local function take(source)
-    for name, value in pairs(source or {}) do
-      local reader = M.options[name]
-      local good = reader and reader(value)
-      if good ~= nil then
-        options[name] = good
-      end
+  for _, source in ipairs { M.DEFAULTS, config or {}, definition.options } do
+    for name, value in pairs(source) do
+      options[name] = value
     end
   end
-  for name, value in pairs(M.DEFAULTS) do
-    options[name] = value
+  for name, value in pairs(limits or {}) do
+    local reader = M.options[name]
+    local good = reader and reader(value)
+    if good ~= nil then
+      options[name] = good
+    end
   end
-  take(config)
-  for name, value in pairs(definition.options) do
-    options[name] = value
-  end
-  take(limits)
   return options
 end
 
