@@ -26,7 +26,7 @@ end
 
 local STATUS = {
   [0] = "it worked", [1] = "something failed; what it had done was rolled back",
-  [2] = "usage, configuration or a migration file: nothing was run", [3] = "the server can't be reached",
+  [2] = "usage, configuration or a migration file: nothing was run", [3] = "the server can't be reached, or not be written",
   [4] = "pending or drifted, when asked by --exit-code", [5] = "a lock was not obtained in time",
   [6] = "refused: the history or a policy does not allow it", [7] = "some tenants failed",
   [70] = "a defect in moonbird", [75] = "a backfill has work left", [130] = "interrupted by a signal",

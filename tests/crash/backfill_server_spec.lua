@@ -5,8 +5,10 @@
 local backfills = require "tests.crash.backfills"
 local cluster = require "moonbird.core.cluster"
 local helper = require "tests.helper"
+local json = require "moonbird.core.json"
 local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
+local standby = require "tests.standby"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local async = helper.async
@@ -224,5 +226,103 @@ describe("the database dropped under a backfill", function()
     assert.is_truthy(result, "it hangs")
     assert.are.equal(3, result.status, result.stderr)
     assert.is_truthy(result.stderr:find("does not exist", 1, true), result.stderr)
+  end))
+end)
+
+describe("a standby", function()
+  local home, replica, watcher
+
+  local function value(sql)
+    watcher = watcher or assert(session.open(replica.params, { application_name = "moonbird-tests" }))
+    local result = assert(watcher:query(sql))
+    return result:value(1, 1)
+  end
+
+  before_each(async(function()
+    home, watcher = assert(cluster.open { dir = helper.tmpdir() .. "/pg" }), nil
+    helper.defer(function()
+      home:release()
+      cluster.stop(home.dir, { force = true })
+    end)
+    replica = standby.start(home, "berlin")
+    helper.defer(function()
+      if watcher then
+        watcher:close()
+      end
+    end)
+  end))
+
+  --- Waits until the standby has replayed what the primary has.
+  local function caught_up()
+    local primary <close> = assert(session.open(home.params, { application_name = "moonbird-tests" }))
+    local lsn = assert(primary:query "select pg_current_wal_insert_lsn()::text"):value(1, 1)
+    helper.eventually("the standby has caught up", function()
+      return value(("select pg_last_wal_replay_lsn() >= '%s'"):format(lsn))
+    end)
+  end
+
+  --- It ends at once, and says what, where and what to do.
+  local function refused(dir, ...)
+    local began = sys.monotonic()
+    local result = helper.ok({ "--json", ... }, { db = replica, cwd = dir, status = 3 })
+    assert.is_true(sys.monotonic() - began < 3, ("it took %.1f s"):format(sys.monotonic() - began))
+    local err = json.decode(result.stdout).error
+    assert.are.same({ "standby", ("the server at %s:%s is a standby and can't be written"):format(home.params.host,
+      replica.params.port), "give the URL of the primary, or add target_session_attrs=read-write" },
+      { err.code, err.message, err.hint })
+  end
+
+  it("runs no backfill, and takes no orders for one", async(function()
+    local dir = helper.project(files(KINDS[1], 1000, "min = 20, max = 20, start = 20"))
+    local primary = { db = { url = home.url }, cwd = dir }
+    refused(dir, "up")
+    helper.ok({ "up", "--to", "1" }, primary)
+    caught_up()
+    refused(dir, "up")
+    refused(dir, "backfill", "run")
+    helper.ok({ "backfill", "run", "--max-runtime", "1ms" }, { db = { url = home.url }, cwd = dir, status = 75 })
+    caught_up()
+    refused(dir, "up")
+    refused(dir, "backfill", "run", "2", "--workers", "4")
+    refused(dir, "backfill", "pause", "2")
+    refused(dir, "backfill", "retry-errors", "2")
+    assert.is_truthy(helper.ok({ "backfill", "list" }, { db = replica, cwd = dir }).stdout:find("paused", 1, true))
+    helper.ok({ "up" }, primary)
+    caught_up()
+    check(value, 1000)
+  end))
+
+  it("runs none of tenants either", async(function()
+    local dir = helper.project { ["moonbird.lua"] = "return { tenants = tenants.schemas { like = \"tenant_%\" } }",
+      ["migrations/001_rows.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+        up = "create table rows (id int primary key, n int not null default 0)" }]],
+      ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+        backfill = { table = "rows", set = "n = n + 1" } }]] }
+    local primary <close> = assert(session.open(home.params, { application_name = "moonbird-tests" }))
+    assert(primary:simple "create schema tenant_1; create schema tenant_2")
+    caught_up()
+    refused(dir, "backfill", "run")
+    helper.ok({ "up", "--backfills", "skip" }, { db = { url = home.url }, cwd = dir })
+    caught_up()
+    refused(dir, "backfill", "run")
+  end))
+
+  it("that a backfill's new connections lead to ends it; promoted, it takes up where that was", async(function()
+    local dir = helper.project(files(KINDS[2], 3000, "min = 20, max = 20, start = 20, workers = 3"))
+    local both = { db = { url = replica.both }, cwd = dir }
+    helper.ok({ "up", "--to", "1" }, both)
+    local child = helper.spawn({ "backfill", "run" }, both)
+    helper.eventually("it works", function()
+      return value "select to_regclass('moonbird.backfill_chunk') is not null"
+        and value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk" > 300
+    end)
+    assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
+    local result = child:wait(10000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
+    replica.promote()
+    helper.ok({ "backfill", "run" }, both)
+    check(value, 3000)
   end))
 end)

@@ -1,10 +1,9 @@
 -- The throttle of backfills on real servers: a streaming replica whose replay is paused, sessions that wait for us, a
 -- window of time, the project's own function, other terminals.
 local cluster = require "moonbird.core.cluster"
-local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
-local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
+local standby = require "tests.standby"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local texts = require "tests.texts"
@@ -215,20 +214,6 @@ end)
 describe("a paused replica", function()
   local primary, replica, dir, db
 
-  --- Runs a server program and gives its outcome; as root the cluster's own user has to be taken.
-  local function program(file, args)
-    local user = fs.stat(primary.dir .. "/data").uid
-    local spec = { file = file, args = args }
-    if fs.stat("/proc/self").uid == 0 then
-      spec = { file = "setpriv", args = { "--reuid=" .. user, "--clear-groups", "--regid=" .. user, file,
-        table.unpack(args) } }
-    end
-    local child <close> = assert(process.spawn(spec))
-    local result = assert(child:wait(60000))
-    assert.are.equal(0, result.status, result.stdout .. result.stderr)
-    return result
-  end
-
   local function open(params, name)
     local made = assert(session.open(params, { application_name = name }))
     helper.defer(function()
@@ -248,27 +233,7 @@ describe("a paused replica", function()
       primary:release()
     end)
     db = open(primary.params, "moonbird-tests")
-    local bin = value(db, "select setting from pg_config where name = 'BINDIR'")
-    local folder = primary.dir .. "/replica"
-    program(bin .. "/pg_basebackup", { "-D", folder, "-h", primary.params.host, "-p", primary.params.port,
-      "-U", primary.params.user, "-X", "stream", "-c", "fast", "-R", "-C", "-S", "berlin" }) -- with a slot
-    assert(os.execute(("echo \"primary_conninfo = 'host=%s port=%s user=%s application_name=berlin'\" >> %s/postgresql.auto.conf")
-      :format(primary.params.host, primary.params.port, primary.params.user, folder)))
-    local port = tostring(tonumber(primary.params.port) + 1)
-    program(bin .. "/pg_ctl", { "-D", folder, "-w", "-l", folder .. "/log", "-o",
-      ("-p %s -c hot_standby=on -k %s -c listen_addresses=''"):format(port, primary.params.host), "start" })
-    helper.defer(function()
-      program(bin .. "/pg_ctl", { "-D", folder, "-m", "immediate", "stop" })
-    end)
-    local params = {}
-    for k, v in pairs(primary.params) do
-      params[k] = v
-    end
-    params.port = port
-    replica = open(params, "moonbird-tests")
-    helper.eventually("the replica streams", function()
-      return value(db, "select count(*) from pg_stat_replication where application_name = 'berlin' and state = 'streaming'") == 1
-    end)
+    replica = open(standby.start(primary, "berlin").params, "moonbird-tests")
 
     local limit = 4 << 20
     dir = helper.project { ["migrations/001_users.sql"] = USERS:format(100000),

@@ -5,6 +5,7 @@ local config = require "moonbird.config.config"
 local bootstrap = require "moonbird.exec.bootstrap"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
+local standby = require "moonbird.exec.standby"
 local task = require "moonbird.core.task"
 
 -- Modules that only a step needs are required where it runs: "nothing to do" is the most frequent run, and
@@ -23,8 +24,7 @@ local function read_server(target)
   end
   local row = result:row(1)
   if row.standby then
-    return nil, error_.new("connect", "the server is a standby and can't be written",
-      { hint = "give the URL of the primary, or add target_session_attrs=read-write" })
+    return nil, standby.error(target.run.params)
   end
   -- A pipeline's implicit transaction takes the defaults; where they are unusual we say BEGIN ourselves.
   target.awaited_only = row.isolation ~= "read committed" or row.read_only == "on"

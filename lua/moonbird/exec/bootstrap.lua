@@ -3,6 +3,7 @@ local embedded = require "moonbird.core.embedded"
 local failpoint = require "moonbird.core.failpoint"
 local journal = require "moonbird.core.journal"
 local hash = require "moonbird.core.sys".sha256
+local standby = require "moonbird.exec.standby"
 
 local M = {}
 
@@ -112,6 +113,10 @@ function M.ensure(target, budget)
   end
   if target.state.exists and target.state.format == known then
     return true
+  end
+  err = standby.refusal(target.session, target.run.params)
+  if err then
+    return nil, err
   end
   for _, migration in ipairs(M.migrations()) do
     while migration.version > target.state.format do

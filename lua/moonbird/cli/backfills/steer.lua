@@ -7,6 +7,7 @@ local places = require "moonbird.cli.backfills.places"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local registry = require "moonbird.migration.registry"
+local standby = require "moonbird.exec.standby"
 local tell = require "moonbird.report.backfill"
 local tenants = require "moonbird.cli.tenants.common"
 local text = require "moonbird.util.text"
@@ -286,6 +287,9 @@ end
 local ACTIONS = { list = list, show = show, pause = steer, resume = steer, cancel = steer, throttle = throttle,
   ["retry-errors"] = retry_errors, verify = verify, explain = explain }
 
+-- What a standby can answer as well.
+local READS = { list = true, show = true, verify = true, explain = true }
+
 --- Does it.
 ---@param args table
 ---@param report moonbird.reporter
@@ -303,7 +307,10 @@ function M.run(args, report)
     return nil, err
   end
   return project.with_target(args, report, { config = conf, files = true }, function(run, target, entries)
-    local result, failed = ACTIONS[args.action](args, report, run, target, entries)
+    local result, failed = nil, not READS[args.action] and standby.refusal(target.session, run.params) or nil
+    if not failed then
+      result, failed = ACTIONS[args.action](args, report, run, target, entries)
+    end
     return result or nil, failed
   end)
 end

@@ -3,6 +3,7 @@ local error_ = require "moonbird.core.error"
 local overview_of = require "moonbird.exec.tenants.overview"
 local project = require "moonbird.cli.project"
 local settings_of = require "moonbird.tenants.settings"
+local standby = require "moonbird.exec.standby"
 local survey_of = require "moonbird.exec.tenants.survey"
 local up = require "moonbird.cli.command.up"
 local without_tenants = require "moonbird.cli.without_tenants"
@@ -110,6 +111,10 @@ end
 ---@return true|nil
 ---@return moonbird.error? err
 function M.ensure_journal(run, target)
+  local err = standby.refusal(target.session, run.params)
+  if err then
+    return nil, err
+  end
   return require("moonbird.exec.bootstrap").ensure(target, { left = run.lock_wait })
 end
 

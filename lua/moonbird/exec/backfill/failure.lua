@@ -35,12 +35,12 @@ function M.kind(err)
   return "row"
 end
 
---- Whether a connection that failed would fail the next time, too: the database was dropped. libpq gives no SQLSTATE
---- for it; where the server speaks another language the time for reconnecting ends it.
+--- Whether a connection that failed would fail the next time, too: it leads to a standby, or the database was dropped.
+--- libpq gives no SQLSTATE for that; where the server speaks another language the time for reconnecting ends it.
 ---@param err moonbird.error
 ---@return boolean
 function M.hopeless(err)
-  return err.code == "connect" and (err.message or ""):find('database ".*" does not exist') ~= nil
+  return err.code == "standby" or err.code == "connect" and (err.message or ""):find('database ".*" does not exist') ~= nil
 end
 
 return M

@@ -13,6 +13,7 @@ local failure = require "moonbird.exec.backfill.failure"
 local job_of = require "moonbird.exec.backfill.job"
 local key_of = require "moonbird.exec.backfill.key"
 local rows = require "moonbird.exec.backfill.rows"
+local standby = require "moonbird.exec.standby"
 local task = require "moonbird.core.task"
 local text = require "moonbird.util.text"
 local transactional = require "moonbird.exec.transactional"
@@ -38,12 +39,12 @@ local function insist(job, fn, budget)
   local target = job.target
   local till = task.now() + (budget or job.options.reconnect)
   while true do
-    local ok, err = true, nil
+    local err
     if target.session.doomed then
-      ok, err = target:reconnect()
+      err = select(2, target:reconnect()) or standby.refusal(target.session, target.run.params)
     end
     local result, second
-    if ok then
+    if not err then
       result, err, second = fn()
     end
     if err == nil or failure.kind(err) ~= "lost" or failure.hopeless(err) or task.now() >= till then

@@ -9,6 +9,7 @@ local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local failure = require "moonbird.exec.backfill.failure"
 local key_of = require "moonbird.exec.backfill.key"
+local standby = require "moonbird.exec.standby"
 local task = require "moonbird.core.task"
 local waits = require "moonbird.exec.backfill.waits"
 
@@ -51,6 +52,21 @@ local function others(self)
   return list
 end
 
+--- Opens a session that can write.
+local function open(self)
+  local run, name = self.job.run, ("%s/backfill-%d"):format(self.job.target.name, self.index)
+  local session, err = run:connect(name)
+  if session and session:parameter("default_transaction_read_only") == "on" then
+    session:close()
+    session, err = run:connect(name, "-c default_transaction_read_only=off")
+  end
+  err = err or standby.refusal(session, run.params)
+  if session and err then
+    session:close()
+  end
+  return not err and session or nil, err
+end
+
 --- A session that works: a new one when there is none, or it was lost. Tries for as long as the option `reconnect`
 --- says: a server that is restarted comes back.
 local function connect(self)
@@ -61,12 +77,7 @@ local function connect(self)
   self:close()
   local started, wait = task.now(), RECONNECT_FIRST
   while true do
-    local name = ("%s/backfill-%d"):format(job.target.name, self.index)
-    local session, err = job.run:connect(name)
-    if session and session:parameter("default_transaction_read_only") == "on" then
-      session:close()
-      session, err = job.run:connect(name, "-c default_transaction_read_only=off")
-    end
+    local session, err = open(self)
     if session then
       self.session = session
       return true

@@ -6,6 +6,7 @@ local pool_of = require "moonbird.exec.tenants.pool"
 local registry = require "moonbird.migration.registry"
 local resolve = require "moonbird.tenants.resolve"
 local select_ = require "moonbird.tenants.select"
+local standby = require "moonbird.exec.standby"
 local state_of = require "moonbird.exec.tenants.state"
 local target_of = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
@@ -85,7 +86,7 @@ local function read_facts(database, session)
   end
   local row = result:row(1)
   if row.standby then
-    return nil, error_.new("connect", "the server is a standby and can't be written")
+    return nil, standby.error(database.run.params)
   end
   database.awaited_only = row.isolation ~= "read committed" or row.read_only == "on"
   database.pooled = row.pid ~= session:pid()
