@@ -40,7 +40,10 @@ end
 ---@param err moonbird.error
 ---@return boolean
 function M.hopeless(err)
-  return err.code == "standby" or err.code == "connect" and (err.message or ""):find('database ".*" does not exist') ~= nil
+  if err.code == "connect" then
+    return (err.message or ""):find('database ".*" does not exist') ~= nil
+  end
+  return err.code == "standby"
 end
 
 return M
