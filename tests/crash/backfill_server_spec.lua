@@ -2,7 +2,7 @@
 -- with commits that did not wait for the disk and are gone afterwards, or gone for good. Every row is changed exactly
 -- once, or the run ends with an error in bounded time and the next one goes on.
 -- The same on every server.
-local backfills = require "tests.crash.backfills"
+local backfills = require "tests.backfills"
 local cluster = require "moonbird.core.cluster"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
@@ -32,16 +32,18 @@ local function files(kind, rows, options)
 end
 
 --- Every row was changed exactly once, and the totals are right.
-local function check(value, rows)
-  assert.are.equal(rows, value "select count(*) from rows where n = 1")
-  assert.are.equal(rows, value "select count(*) from rows")
-  assert.are.equal("done", value "select status from moonbird.backfill")
-  assert.are.same({ rows, rows, 0 }, { value "select sum(rows_seen)::bigint from moonbird.backfill_chunk",
-    value "select sum(rows_changed)::bigint from moonbird.backfill_chunk",
-    value "select count(*) from moonbird.backfill_chunk where not done" })
-  assert.are.equal(1, value [[select count(*) from moonbird.journal where target = 'global' and version = 2
+local function check(db, rows)
+  backfills.once(db, rows, { relation = "rows", counter = "n" })
+  assert.are.equal(1, db:value [[select count(*) from moonbird.journal where target = 'global' and version = 2
     and event = 'apply']])
-  assert.are.equal(0, value "select count(*) from moonbird.verify()")
+  assert.are.equal(0, db:value "select count(*) from moonbird.verify()")
+end
+
+--- What can be asked like a database of the tests.
+local function asked(value)
+  return { value = function(_, sql)
+    return value(sql)
+  end }
 end
 
 describe("backends terminated", function()
@@ -72,9 +74,7 @@ describe("backends terminated", function()
         result = result or child:wait(120000)
         assert.is_truthy(result, "it hangs")
         assert.are.equal(0, result.status, result.stderr)
-        check(function(sql)
-          return db:value(sql)
-        end, rows)
+        check(db, rows)
         assert.is_true(killed >= (helper.full and 100 or 3), ("only %d were terminated"):format(killed))
       end))
     end
@@ -89,6 +89,8 @@ describe("the server stopped hard", function()
     local result = assert(watcher:query(sql))
     return result:value(1, 1)
   end
+
+  local here = asked(value)
 
   local function let_go()
     if watcher then
@@ -129,16 +131,6 @@ describe("the server stopped hard", function()
     return { db = { url = url }, cwd = dir }
   end
 
-  local function seen()
-    return value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
-  end
-
-  local function begun()
-    helper.eventually("it works", function()
-      return value "select to_regclass('moonbird.backfill_chunk') is not null" and seen() > 300
-    end)
-  end
-
   for i, kind in ipairs(KINDS) do
     -- Not all of it each time: each takes some seconds.
     for _, durable in ipairs(helper.full and { true, false } or { i == 2 }) do
@@ -151,15 +143,15 @@ describe("the server stopped hard", function()
         local child = helper.spawn({ "up", "-v" }, where(dir))
         local lost = 0
         for _ = 1, helper.full and 10 or 3 do
-          begun()
+          backfills.works(here, 300)
           task.sleep(math.random(150))
-          local before = value "select (select status from moonbird.backfill) <> 'done'" and seen()
+          local before = value "select (select status from moonbird.backfill) <> 'done'" and backfills.seen(here)
           if not before then
             break
           end
           stop_hard()
           start()
-          local now = seen()
+          local now = backfills.seen(here)
           lost = lost + math.max(0, before - now)
           -- Whatever is gone, rows and cursors went together. Asked at once: it goes on by itself.
           assert.are.equal(0, value [[select (select sum(n) from rows)::bigint
@@ -171,7 +163,7 @@ describe("the server stopped hard", function()
           assert.is_truthy(result.stderr:find("error: ", 1, true), result.stderr)
           helper.ok({ "backfill", "run" }, where(dir))
         end
-        check(value, rows)
+        check(here, rows)
         if durable then
           assert.are.equal(0, lost)
         else
@@ -185,7 +177,7 @@ describe("the server stopped hard", function()
     local dir = helper.project(files(KINDS[1], 6000, "min = 20, max = 20, start = 20, workers = 2, reconnect = '2s'"))
     helper.ok({ "up", "--to", "1" }, where(dir))
     local child = helper.spawn({ "backfill", "run" }, where(dir))
-    begun()
+    backfills.works(here, 300)
     stop_hard()
     local began = sys.monotonic()
     local result = child:wait(20000)
@@ -195,21 +187,21 @@ describe("the server stopped hard", function()
     assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
     start()
     helper.ok({ "backfill", "run" }, where(dir))
-    check(value, 6000)
+    check(here, 6000)
   end))
 
   it("for good, while its time is over: 75", async(function()
     local dir = helper.project(files(KINDS[1], 3000, "min = 20, max = 20, start = 20"))
     helper.ok({ "up", "--to", "1" }, where(dir))
     local child = helper.spawn({ "backfill", "run", "--max-runtime", "2s" }, where(dir))
-    begun()
+    backfills.works(here, 300)
     stop_hard()
     local result = child:wait(20000)
     assert.is_truthy(result, "it hangs")
     assert.are.equal(75, result.status, result.stderr)
     start()
     helper.ok({ "backfill", "run" }, where(dir))
-    check(value, 3000)
+    check(here, 3000)
   end))
 end)
 
@@ -219,10 +211,7 @@ describe("the database dropped under a backfill", function()
     local dir = helper.project(files(KINDS[1], 6000, "min = 20, max = 20, start = 20, workers = 2"))
     helper.ok({ "up", "--to", "1" }, { db = db, cwd = dir })
     local child = helper.spawn({ "backfill", "run" }, { db = db, cwd = dir })
-    helper.eventually("it works", function()
-      return db:value "select to_regclass('moonbird.backfill_chunk') is not null"
-        and db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk" > 100
-    end)
+    backfills.works(db, 100)
     db:drop()
     local result = child:wait(15000)
     assert.is_truthy(result, "it hangs")
@@ -239,6 +228,8 @@ describe("a standby", function()
     local result = assert(watcher:query(sql))
     return result:value(1, 1)
   end
+
+  local here = asked(value)
 
   before_each(async(function()
     home, watcher = assert(cluster.open { dir = helper.tmpdir() .. "/pg" }), nil
@@ -291,7 +282,7 @@ describe("a standby", function()
     assert.is_truthy(helper.ok({ "backfill", "list" }, { db = replica, cwd = dir }).stdout:find("paused", 1, true))
     helper.ok({ "up" }, primary)
     caught_up()
-    check(value, 1000)
+    check(here, 1000)
   end))
 
   it("runs none of tenants either", async(function()
@@ -314,10 +305,7 @@ describe("a standby", function()
     local both = { db = { url = replica.both }, cwd = dir }
     helper.ok({ "up", "--to", "1" }, both)
     local child = helper.spawn({ "backfill", "run" }, both)
-    helper.eventually("it works", function()
-      return value "select to_regclass('moonbird.backfill_chunk') is not null"
-        and value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk" > 300
-    end)
+    backfills.works(here, 300)
     assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
     local result = child:wait(10000)
     assert.is_truthy(result, "it hangs")
@@ -325,6 +313,6 @@ describe("a standby", function()
     assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
     replica.promote()
     helper.ok({ "backfill", "run" }, both)
-    check(value, 3000)
+    check(here, 3000)
   end))
 end)

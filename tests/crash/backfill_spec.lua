@@ -1,7 +1,7 @@
 -- kill -9 inside backfills: at every failpoint, and at times nobody chose. Whatever died, every row is changed
 -- exactly once, which a counter in each row tells, and the totals are right.
 -- The same on every server.
-local backfills = require "tests.crash.backfills"
+local backfills = require "tests.backfills"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local async = helper.async
@@ -25,18 +25,10 @@ local function files(kind, rows, options)
 end
 
 local function check(db, rows, what)
-  local function value(sql)
-    return db:value(sql)
-  end
-  assert.are.equal(rows, value "select count(*) from rows where n = 1", what)
-  assert.are.equal(rows, value "select count(*) from rows", what)
-  assert.are.equal("done", value "select status from moonbird.backfill", what)
-  assert.are.same({ rows, rows, 0 }, { value "select sum(rows_seen)::bigint from moonbird.backfill_chunk",
-    value "select sum(rows_changed)::bigint from moonbird.backfill_chunk",
-    value "select count(*) from moonbird.backfill_chunk where not done" }, what)
+  backfills.once(db, rows, { relation = "rows", counter = "n", what = what })
   assert.are.same({ "start", "apply" }, db:values [[select event from moonbird.journal where target = 'global'
     and version = 2 order by ordinal]], what)
-  assert.are.equal(0, value "select count(*) from moonbird.verify()", what)
+  assert.are.equal(0, db:value "select count(*) from moonbird.verify()", what)
 end
 
 for _, kind in ipairs(KINDS) do

@@ -1,25 +1,17 @@
 -- The commands about backfills by the real binary: what they say and do before one has begun, half-way and afterwards.
 -- The same on every server.
+local backfills = require "tests.backfills"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local texts = require "tests.texts"
 local async = helper.async
 local has = texts.has
 
-local USERS = [[
--- migrate:up
-create table users (id bigint primary key, login text not null, email text, hits int not null default 0);
-insert into users select i, 'User' || i, null from generate_series(1, %d) i;
-analyze users;
--- migrate:down
-drop table users;
-]]
-
 describe("moonbird backfill", function()
   local db, dir
 
   local function write(rows, body, rest)
-    helper.write(dir, { ["migrations/001_users.sql"] = USERS:format(rows),
+    helper.write(dir, { ["migrations/001_users.sql"] = backfills.users(rows),
       ["migrations/002_fill.lua"] = ("return { description = \"t\", irreversible = \"t\", %s\nbackfill = { %s } }"):format(
         rest or "", body) })
   end
@@ -81,7 +73,7 @@ describe("moonbird backfill", function()
 
   it("explains without a journal, a table without a key, and what an up would make first", async(function()
     write(20000, [[table = "users", where = "tag is null", set = "tag = 'x'"]], "up = 'alter table users add tag text',")
-    db:exec((USERS:format(20000):gsub("%-%- migrate:down.*", ""):gsub("primary key", "")))
+    db:exec((backfills.users(20000):gsub("%-%- migrate:down.*", ""):gsub("primary key", "")))
     local result = moonbird(1, "backfill", "explain", "2")
     has(result.stderr, "column \"tag\" does not exist")
     has(result.stderr, "its `up` has not run yet")

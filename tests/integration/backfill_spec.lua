@@ -1,5 +1,5 @@
 -- Backfills by the real binary on a real server: what they change, what they leave, how they go on.
-local backfills = require "tests.crash.backfills"
+local backfills = require "tests.backfills"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
@@ -8,18 +8,7 @@ local texts = require "tests.texts"
 local async = helper.async
 local has = texts.has
 
-local BASE = [[
--- migrate:up
-create table users (id bigint primary key, login text not null, email text, hits int not null default 0);
-insert into users select i, 'User' || i, null from generate_series(1, %d) i;
-analyze users;
--- migrate:down
-drop table users;
-]]
-
-local function base(rows)
-  return BASE:format(rows)
-end
+local base = backfills.users
 
 local function backfill(body, rest)
   return "return { description = \"a test\", irreversible = \"a test\", " .. (rest or "") .. "\n  backfill = {\n" .. body
@@ -54,22 +43,13 @@ describe("a backfill", function()
   end
 
   local function chunk_sum(column)
-    return db:value(("select coalesce(sum(%s), 0)::bigint from moonbird.backfill_chunk"):format(column))
-  end
-
-  --- Every row was changed exactly once.
-  local function once(rows)
-    assert.are.equal(rows, db:value "select count(*) from users where hits = 1")
-    assert.are.equal(rows, db:value "select count(*) from users")
-    assert.are.equal("done", db:value "select status from moonbird.backfill")
-    assert.are.equal(rows, chunk_sum "rows_seen")
-    assert.are.equal(rows, chunk_sum "rows_changed")
+    return backfills.sum(db, column)
   end
 
   it("changes every row once, set-based", async(function()
     write { ["001_users.sql"] = base(5000), ["002_count.lua"] = backfill(COUNT .. ", " .. SMALL) }
     moonbird { "up" }
-    once(5000)
+    backfills.once(db, 5000)
     local detail = json.decode(db:value [[select detail::text from moonbird.journal where target = 'global' and event = 'apply' and version = 2]])
     assert.are.same({ 5000, 5000, 0, 0 }, { detail.backfill.rows, detail.backfill.changed, detail.backfill.skipped,
       detail.backfill.errors })
@@ -116,7 +96,7 @@ describe("a backfill", function()
     write { ["001_users.sql"] = base(10), ["002_count.lua"] = backfill(COUNT) }
     moonbird { "status" }
     moonbird { "up" }
-    once(10)
+    backfills.once(db, 10)
     assert.are.same({ 1, 2 }, db:values "select version from moonbird.journal where target = '@journal' order by ordinal limit 2")
     moonbird { "history", "--verify" }
   end))
@@ -404,7 +384,7 @@ drop schema "My Schema" cascade;
       assert.are.equal("failed", db:value "select status from moonbird.backfill")
       db:exec "alter table users drop constraint users_check"
       moonbird { "up" }
-      once(1000)
+      backfills.once(db, 1000)
     end))
 
     it("passes over as many as may be", async(function()
@@ -439,7 +419,7 @@ drop schema "My Schema" cascade;
     other:simple "commit"
     local result = child:wait(30000)
     assert.are.equal(0, result.status, result.stderr)
-    once(1000)
+    backfills.once(db, 1000)
   end))
 
   it("refuses to be done when rows that came later match", async(function()
@@ -468,7 +448,7 @@ drop schema "My Schema" cascade;
       write { ["001_users.sql"] = base(6000), ["002_count.lua"] = slow(COUNT) }
       moonbird { "up", "--to", "1" }
       local kills = backfills.kill { db = db, cwd = dir, kills = 12, later = 30 }
-      once(6000)
+      backfills.once(db, 6000)
       assert.is_true(kills > 2, ("only %d kills"):format(kills))
     end))
 
@@ -477,9 +457,7 @@ drop schema "My Schema" cascade;
         transform = function(row) return { hits = row.hits + 1 } end]] }
       moonbird { "up", "--to", "1" }
       local child = helper.spawn({ "up", "-v" }, { cwd = dir, db = db })
-      helper.eventually("it works", function()
-        return db:value "select to_regclass('moonbird.backfill_chunk')" and chunk_sum "batches" > 0
-      end)
+      backfills.works(db, 0)
       local killed = 0
       local result
       while true do
@@ -490,7 +468,7 @@ drop schema "My Schema" cascade;
         killed = killed + db:value "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'moonbird/up/%' and datname = current_database()"
       end
       assert.are.equal(0, result.status, result.stderr)
-      once(6000)
+      backfills.once(db, 6000)
       assert.is_true(killed > 1)
     end))
 
@@ -498,25 +476,21 @@ drop schema "My Schema" cascade;
       write { ["001_users.sql"] = base(6000), ["002_count.lua"] = slow(COUNT) }
       moonbird { "up", "--to", "1" }
       local child = helper.spawn({ "up" }, { cwd = dir, db = db })
-      helper.eventually("it works", function()
-        return db:value "select to_regclass('moonbird.backfill_chunk')" and chunk_sum "batches" > 2
-      end)
+      backfills.works(db, 100)
       child:kill("INT")
       local result = child:wait(10000)
       assert.are.equal(130, result.status, result.stderr)
       assert.are.equal("paused", db:value "select status from moonbird.backfill")
       assert.is_true(chunk_sum "rows_seen" < 6000)
       moonbird { "up" }
-      once(6000)
+      backfills.once(db, 6000)
     end))
 
     it("when somebody pauses it, and ends when it is cancelled", async(function()
       write { ["001_users.sql"] = base(20000), ["002_count.lua"] = slow(COUNT) }
       moonbird { "up", "--to", "1" }
       local child = helper.spawn({ "up" }, { cwd = dir, db = db })
-      helper.eventually("it works", function()
-        return db:value "select to_regclass('moonbird.backfill_chunk')" and chunk_sum "batches" > 2
-      end)
+      backfills.works(db, 100)
       db:exec "update moonbird.backfill set want = 'pause'"
       helper.eventually("it pauses", function()
         return db:value "select status from moonbird.backfill" == "paused"
@@ -537,7 +511,7 @@ drop schema "My Schema" cascade;
       has(moonbird({ "up" }, 1).stderr, "was cancelled")
       db:exec "update users set hits = 0"
       moonbird { "up", "--restart" }
-      once(20000)
+      backfills.once(db, 20000)
     end))
 
     it("side by side with another process", async(function()
@@ -551,7 +525,7 @@ drop schema "My Schema" cascade;
         local result = child:wait(60000)
         assert.are.equal(0, result.status, result.stderr)
       end
-      once(6000)
+      backfills.once(db, 6000)
       assert.are.equal(1, db:value "select count(*) from moonbird.journal where target = 'global' and version = 2 and event = 'apply'")
       assert.are.equal(1, db:value "select count(*) from moonbird.journal where target = 'global' and version = 3 and event = 'apply'")
     end))
@@ -564,7 +538,7 @@ drop schema "My Schema" cascade;
       has(moonbird({ "up" }, 6).stderr, "was changed after a part of it was done")
       assert.are.equal(499, db:value "select sum(hits) from users")
       moonbird { "up", "--adopt" }
-      once(1000)
+      backfills.once(db, 1000)
     end))
   end)
 
@@ -577,7 +551,7 @@ drop schema "My Schema" cascade;
       assert.are.same({ 1, 3 }, db:values "select version from moonbird.state where target = 'global' order by version")
       moonbird { "up", "--backfills", "skip" }
       moonbird { "up", "--backfills", "only" }
-      once(100)
+      backfills.once(db, 100)
       has(moonbird({ "up" }).stdout, "nothing to do")
     end))
 
@@ -597,7 +571,7 @@ drop schema "My Schema" cascade;
       has(moonbird({ "deploy" }).stdout, "held back 002_count (backfill)")
       db:exec "delete from users where id > 100; analyze users"
       moonbird { "deploy" }
-      once(100)
+      backfills.once(db, 100)
     end))
 
     it("is begun anew after it was taken back", async(function()
@@ -607,7 +581,7 @@ drop schema "My Schema" cascade;
       moonbird { "down" }
       assert.are.equal(0, db:value "select sum(hits) from users")
       moonbird { "up" }
-      once(100)
+      backfills.once(db, 100)
     end))
   end)
 end)

@@ -1,25 +1,12 @@
 -- Backfills that wait, and limits that are changed while they work: the time of a run is over whatever it waits for,
 -- workers come and go, another run's code is not mixed with this one's.
+local backfills = require "tests.backfills"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local sys = require "moonbird.core.sys"
 local texts = require "tests.texts"
 local async = helper.async
 local has = texts.has
-
-local USERS = [[
--- migrate:up
-create table users (id bigint primary key, hits int not null default 0);
-insert into users select i from generate_series(1, %d) i;
-analyze users;
--- migrate:down
-drop table users;
-]]
-
-local BACKFILL = [[
-return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "%s",
-  options = { %s } } }
-]]
 
 -- The lock of the global target.
 local LOCK = "pg_advisory_xact_lock(hashtextextended('moonbird/moonbird/global', 0))"
@@ -28,9 +15,7 @@ describe("a backfill", function()
   local db, dir
 
   local function project(rows, options, set)
-    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(rows),
-      ["migrations/002_count.lua"] = BACKFILL:format(set or "hits = hits + 1", options) }
-    helper.ok({ "up", "--backfills", "skip" }, { cwd = dir, db = db })
+    dir = backfills.project(db, rows, options, { set = set })
   end
 
   local function moonbird(status, ...)
@@ -39,15 +24,6 @@ describe("a backfill", function()
 
   local function spawn(...)
     return helper.spawn({ "backfill", "run", ... }, { cwd = dir, db = db })
-  end
-
-  local function seen()
-    return db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
-  end
-
-  local function once(rows)
-    assert.are.equal(rows, db:value "select count(*) from users where hits = 1")
-    assert.are.equal("done", db:value "select status from moonbird.backfill")
   end
 
   --- It ends with 75, a second or two after its time is over.
@@ -61,13 +37,6 @@ describe("a backfill", function()
     return result
   end
 
-  --- Waits for a child's end.
-  local function finish(child)
-    local result = assert(child:wait(60000), "the backfill did not end")
-    assert.are.equal(0, result.status, result.stderr)
-    return result
-  end
-
   before_each(async(function()
     db = helper.database()
   end))
@@ -78,18 +47,18 @@ describe("a backfill", function()
       ends_unfinished("--max-runtime", "1ms")
       moonbird(0, "backfill", "pause", "2")
       ends_unfinished("--max-runtime", "1s")
-      local before = seen()
+      local before = backfills.seen(db)
       ends_unfinished("--max-runtime", "1s", "--workers", "3")
-      assert.are.equal(before, seen())
+      assert.are.equal(before, backfills.seen(db))
       moonbird(0, "backfill", "resume", "2")
       moonbird(0, "backfill", "run", "--max-runtime", "60s")
-      once(1000)
+      backfills.once(db, 1000)
     end))
 
     it("also while the throttle puts seconds between batches", async(function()
       project(1000, "min = 1, max = 10, start = 10, throttle = function() return 'slow', 'a test' end")
       ends_unfinished("--max-runtime", "1500ms")
-      assert.is_true(seen() < 1000)
+      assert.is_true(backfills.seen(db) < 1000)
     end))
 
     it("also while another process has the lease of what is left", async(function()
@@ -100,7 +69,7 @@ describe("a backfill", function()
       ends_unfinished("--max-runtime", "1s")
       other:simple "rollback"
       moonbird(0, "backfill", "run")
-      once(1000)
+      backfills.once(db, 1000)
     end))
 
     it("also while its rows are locked", async(function()
@@ -110,7 +79,7 @@ describe("a backfill", function()
       ends_unfinished("--max-runtime", "1500ms")
       other:simple "rollback"
       moonbird(0, "backfill", "run")
-      once(1000)
+      backfills.once(db, 1000)
     end))
   end)
 
@@ -127,10 +96,10 @@ describe("a backfill", function()
     it("ends when its time is over, and the next run has only that to do", async(function()
       local other = locked()
       ends_unfinished("--max-runtime", "3s")
-      assert.are.equal(400, seen())
+      assert.are.equal(400, backfills.seen(db))
       other:simple "rollback"
       moonbird(0, "backfill", "run")
-      once(400)
+      backfills.once(db, 400)
     end))
 
     it("ends when it has waited as long as it may", async(function()
@@ -142,7 +111,7 @@ describe("a backfill", function()
       assert.is_true(sys.monotonic() - began < 15)
       other:simple "rollback"
       moonbird(0, "backfill", "run")
-      once(400)
+      backfills.once(db, 400)
     end))
   end)
 
@@ -154,7 +123,7 @@ describe("a backfill", function()
         and datname = current_database()]]
     end
     helper.eventually("two work", function()
-      return workers() == 2 and seen() > 100
+      return workers() == 2 and backfills.seen(db) > 100
     end)
     moonbird(0, "backfill", "throttle", "2", "workers=5")
     helper.eventually("five work", function()
@@ -164,9 +133,9 @@ describe("a backfill", function()
     helper.eventually("one works", function()
       return workers() == 1
     end)
-    local at = seen()
+    local at = backfills.seen(db)
     helper.eventually("it goes on", function()
-      return seen() > at + 100
+      return backfills.seen(db) > at + 100
     end)
     moonbird(0, "backfill", "throttle", "2", "workers=3")
     helper.eventually("three work", function()
@@ -177,9 +146,9 @@ describe("a backfill", function()
       return workers() == 2
     end)
     moonbird(0, "backfill", "throttle", "2", "workers=8", "max=2000", "min=500")
-    finish(child)
-    once(20000)
-    assert.are.equal(20000, seen())
+    backfills.finish(child)
+    backfills.once(db, 20000)
+    assert.are.equal(20000, backfills.seen(db))
   end))
 
   it("does not end before its last chunk is done when there are fewer workers than began it", async(function()
@@ -194,9 +163,9 @@ describe("a backfill", function()
       end)
       if who:find("/2$") then
         moonbird(0, "backfill", "throttle", "2", "workers=1")
-        finish(child)
-        once(4000)
-        assert.are.equal(4000, seen())
+        backfills.finish(child)
+        backfills.once(db, 4000)
+        assert.are.equal(4000, backfills.seen(db))
         return
       end
       child:kill("KILL")
@@ -214,27 +183,25 @@ describe("a backfill", function()
     project(5000, "min = 20, max = 20, start = 20, workers = 1", "hits = hits + 1 + 0 * length(pg_sleep(0.001)::text)")
     local child = spawn("--workers", "3")
     helper.eventually("three work, also after their first batches", function()
-      return seen() > 200 and db:value [[select count(*) from pg_stat_activity where application_name like '%/backfill-_'
-        and datname = current_database()]] == 3
+      return backfills.seen(db) > 200 and db:value [[select count(*) from pg_stat_activity
+        where application_name like '%/backfill-_' and datname = current_database()]] == 3
     end)
     db:exec [[update moonbird.backfill set limits = '{"min": 500, "max": 2000}']]
-    finish(child)
-    once(5000)
+    backfills.finish(child)
+    backfills.once(db, 5000)
   end))
 
   it("does not work beside a run that goes on with other code", async(function()
     project(6000, "min = 20, max = 20, start = 20", "hits = hits + 1 + 0 * length(pg_sleep(0.0005)::text)")
     local child = spawn()
-    helper.eventually("it works", function()
-      return seen() > 100
-    end)
-    helper.write(dir, { ["migrations/002_count.lua"] = BACKFILL:format("hits = hits + 1", "min = 500") })
+    backfills.works(db, 100)
+    helper.write(dir, { ["migrations/002_count.lua"] = backfills.count "min = 500" })
     moonbird(0, "backfill", "run", "--adopt")
     local result = assert(child:wait(20000))
     assert.are_not.equal(0, result.status)
     has(result.stderr, "another run works on this backfill with other code")
-    once(6000)
-    assert.are.equal(6000, seen())
+    backfills.once(db, 6000)
+    assert.are.equal(6000, backfills.seen(db))
   end))
 
   it("halves its batches once while the throttle wavers between slow and stop", async(function()

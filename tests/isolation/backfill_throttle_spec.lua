@@ -1,5 +1,6 @@
 -- The throttle of backfills on real servers: a streaming replica whose replay is paused, sessions that wait for us, a
 -- window of time, the project's own function, other terminals.
+local backfills = require "tests.backfills"
 local cluster = require "moonbird.core.cluster"
 local helper = require "tests.helper"
 local session = require "moonbird.core.session"
@@ -9,20 +10,6 @@ local task = require "moonbird.core.task"
 local texts = require "tests.texts"
 local async = helper.async
 local has = texts.has
-
-local USERS = [[
--- migrate:up
-create table users (id bigint primary key, login text not null, hits int not null default 0, pad text);
-insert into users select i, 'user' || i, 0, repeat('x', 200) from generate_series(1, %d) i;
-analyze users;
--- migrate:down
-drop table users;
-]]
-
-local BACKFILL = [[
-return { description = "a test", irreversible = "a test", backfill = { table = "users", set = "hits = hits + 1",
-  options = { %s } } }
-]]
 
 --- Follows what a child does by its events (--json): stderr can't be read while it runs, the state can.
 local function throttle_of(db)
@@ -35,9 +22,7 @@ describe("a backfill's throttle", function()
   local db, dir
 
   local function project(rows, options)
-    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(rows),
-      ["migrations/002_count.lua"] = BACKFILL:format(options) }
-    helper.ok({ "up", "--backfills", "skip" }, { cwd = dir, db = db })
+    dir = backfills.project(db, rows, options, { width = 200 })
   end
 
   local function moonbird(status, ...)
@@ -48,36 +33,17 @@ describe("a backfill's throttle", function()
     return helper.spawn({ "backfill", "run", ... }, { cwd = dir, db = db })
   end
 
-  local function seen()
-    return db:value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
-  end
-
-  local function batches()
-    return db:value "select coalesce(sum(batches), 0)::bigint from moonbird.backfill_chunk"
-  end
-
   --- Fails unless nothing moves for a second, and gives where it stands.
   local function still()
     local at
     helper.eventually("it stands still", function()
-      at = seen()
+      at = backfills.seen(db)
       task.sleep(700)
-      return seen() == at
+      return backfills.seen(db) == at
     end)
     task.sleep(1000)
-    assert.are.equal(at, seen())
+    assert.are.equal(at, backfills.seen(db))
     return at
-  end
-
-  local function once(rows)
-    assert.are.equal(rows, db:value "select count(*) from users where hits = 1")
-    assert.are.equal("done", db:value "select status from moonbird.backfill")
-  end
-
-  local function finish(child)
-    local result = assert(child:wait(60000), "the backfill did not end")
-    assert.are.equal(0, result.status, result.stderr)
-    return result
   end
 
   before_each(async(function()
@@ -94,12 +60,12 @@ describe("a backfill's throttle", function()
     end)
     has(throttle_of(db).reason, "it is to run between")
     task.sleep(500)
-    assert.are.equal(0, seen())
+    assert.are.equal(0, backfills.seen(db))
     has(moonbird(0, "backfill", "show", "2").stdout, "it is to run between")
     has(moonbird(0, "backfill", "list").stdout, "it is to run between")
     moonbird(0, "backfill", "throttle", "2", "between=any")
-    finish(child)
-    once(2000)
+    backfills.finish(child)
+    backfills.once(db, 2000)
   end))
 
   it("ends with 75 when its time is over while it waits", async(function()
@@ -112,7 +78,7 @@ describe("a backfill's throttle", function()
     assert.are.equal(0, db:value "select count(*) from moonbird.journal where event = 'fail'")
     moonbird(0, "backfill", "throttle", "2", "between=any")
     moonbird(0, "backfill", "run", "--max-runtime", "30s")
-    once(2000)
+    backfills.once(db, 2000)
   end))
 
   it("asks the project's own function, which can only read", async(function()
@@ -126,17 +92,17 @@ describe("a backfill's throttle", function()
     helper.eventually("the function's reason is told", function()
       return throttle_of(db).reason == "the switch is off"
     end)
-    assert.are.equal(0, seen())
+    assert.are.equal(0, backfills.seen(db))
     db:exec "update switch set on_hold = false"
-    finish(child)
-    once(3000)
+    backfills.finish(child)
+    backfills.once(db, 3000)
     assert.are.equal(1, db:value "select count(*) from switch")
   end))
 
   it("waits when the function fails, and says why", async(function()
     project(100, "throttle = function(db) return db:value('select nothing') end")
     moonbird(75, "backfill", "run", "--max-runtime", "1s")
-    assert.are.equal(0, seen())
+    assert.are.equal(0, backfills.seen(db))
     has(throttle_of(db).reason, "its throttle function failed: ")
   end))
 
@@ -146,16 +112,14 @@ describe("a backfill's throttle", function()
     db:exec "create function nap() returns trigger language plpgsql as 'begin perform pg_sleep(0.02); return new; end'"
     db:exec "create trigger nap before update on users for each row when (new.hits = 1 and old.hits = 0) execute function nap()"
     local child = spawn()
-    helper.eventually("it has begun", function()
-      return seen() >= 100
-    end)
+    backfills.works(db, 99)
     local writers = {}
     local stop = false
     for i = 1, 4 do
       local own = db:connect()
       writers[i] = task.spawn(function()
         while not stop do
-          local at = seen and own:query "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk":value(1, 1)
+          local at = own:query "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk":value(1, 1)
           own:query(("update users set pad = 'y' where id = %d"):format(math.min(4000, at + 2)))
           task.sleep(5)
         end
@@ -171,34 +135,31 @@ describe("a backfill's throttle", function()
       writer:join()
     end
     db:exec "drop trigger nap on users"
-    finish(child)
-    once(4000)
+    backfills.finish(child)
+    backfills.once(db, 4000)
   end))
 
   it("is paused, resumed, throttled and cancelled from another process", async(function()
     project(20000, "min = 20, max = 20, start = 20")
     local child = spawn()
-    helper.eventually("it has begun", function()
-      return seen() > 200
-    end)
+    backfills.works(db, 200)
     moonbird(0, "backfill", "pause", "count")
     still()
     assert.are.equal("paused", db:value "select status from moonbird.backfill")
-    local small = batches()
+    local small = backfills.sum(db, "batches")
     moonbird(0, "backfill", "throttle", "2", "max=5000", "min=2000")
     moonbird(0, "backfill", "resume", "002_count")
-    finish(child)
-    once(20000)
-    assert.is_true(batches() - small < 40, ("%d, then %d batches"):format(small, batches() - small))
+    backfills.finish(child)
+    backfills.once(db, 20000)
+    local large = backfills.sum(db, "batches") - small
+    assert.is_true(large < 40, ("%d, then %d batches"):format(small, large))
     moonbird(1, "backfill", "pause", "2")
   end))
 
   it("ends when it is cancelled, and begins anew only with --restart", async(function()
     project(20000, "min = 20, max = 20, start = 20")
     local child = spawn()
-    helper.eventually("it has begun", function()
-      return seen() > 200
-    end)
+    backfills.works(db, 200)
     moonbird(0, "backfill", "cancel", "2")
     local result = assert(child:wait(20000))
     assert.are.equal(1, result.status)
@@ -212,7 +173,7 @@ describe("a backfill's throttle", function()
 end)
 
 describe("a paused replica", function()
-  local primary, replica, dir, db
+  local primary, replica, db
 
   local function open(params, name)
     local made = assert(session.open(params, { application_name = name }))
@@ -236,10 +197,9 @@ describe("a paused replica", function()
     replica = open(standby.start(primary, "berlin").params, "moonbird-tests")
 
     local limit = 4 << 20
-    dir = helper.project { ["migrations/001_users.sql"] = USERS:format(100000),
-      ["migrations/002_count.lua"] = BACKFILL:format("max_lag = '4MB', min = 500, max = 500, start = 500, workers = 4") }
-    local where = { cwd = dir, db = { url = primary.url } }
-    helper.ok({ "up", "--backfills", "skip" }, where)
+    local where = { db = { url = primary.url } }
+    where.cwd = backfills.project(where.db, 100000, "max_lag = '4MB', min = 500, max = 500, start = 500, workers = 4",
+      { width = 200 })
     assert(db:query "checkpoint")
     helper.eventually("the replica has caught up", function()
       return value(db, "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) < 10000 from pg_stat_replication")
