@@ -1,4 +1,5 @@
 --- A streaming standby of a server that a test owns.
+local cluster = require "moonbird.core.cluster"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local process = require "moonbird.core.process"
@@ -25,23 +26,28 @@ local function value(on, sql)
   return result:value(1, 1)
 end
 
---- Makes a standby with a slot, starts it and waits until it streams. It is stopped at the test's end.
----@param primary moonbird.cluster released by a helper.defer of before: its folder holds the standby
+--- Makes a standby with a slot, starts it and waits until it streams. It is stopped at the test's end. The primary is
+--- stopped for it: not every server that the tests run on brings pg_basebackup along.
+---@param primary moonbird.cluster with a folder of its own that the test stops at its end
 ---@param name string application_name and slot
 ---@return { params: table<string, string>, url: string, both: string, promote: fun() } both: a URL that names the
 ---        primary first
 function M.start(primary, name)
-  local on <close> = assert(session.open(primary.params, { application_name = "moonbird-tests" }))
-  local bin = value(on, "select setting from pg_config where name = 'BINDIR'")
   local folder, from = primary.dir .. "/" .. name, primary.params
-  program(primary, bin .. "/pg_basebackup", { "-D", folder, "-h", from.host, "-p", from.port, "-U", from.user,
-    "-X", "stream", "-c", "fast", "-R", "-C", "-S", name }) -- with a slot
   local port = tostring(math.tointeger(from.port) + 1)
-  program(primary, bin .. "/pg_ctl", { "-D", folder, "-w", "-l", folder .. "/log", "-o",
-    ("-p %s -c hot_standby=on -k %s -c listen_addresses='' -c cluster_name=%s"):format(port, from.host, name),
-    "start" })
+  assert(cluster.stop(primary.dir, { force = true }))
+  program(primary, "cp", { "-a", primary.dir .. "/data", folder })
+  program(primary, "touch", { folder .. "/standby.signal" })
+  assert(cluster.start(primary.dir))
+  local on <close> = assert(session.open(from, { application_name = "moonbird-tests" }))
+  assert(on:query("select pg_create_physical_replication_slot($1, true)", { name }))
+  local pg_ctl = value(on, "select setting from pg_config where name = 'BINDIR'") .. "/pg_ctl"
+  program(primary, pg_ctl, { "-D", folder, "-w", "-l", folder .. "/log", "-o",
+    ("-p %s -k %s -c listen_addresses='' -c hot_standby=on -c cluster_name=%s -c primary_slot_name=%s "
+      .. "-c primary_conninfo='host=%s port=%s user=%s'"):format(port, from.host, name, name, from.host, from.port,
+      from.user), "start" })
   helper.defer(function()
-    program(primary, bin .. "/pg_ctl", { "-D", folder, "-m", "immediate", "stop" })
+    program(primary, pg_ctl, { "-D", folder, "-m", "immediate", "stop" })
   end)
   helper.eventually("the standby streams", function()
     return value(on, ("select count(*) from pg_stat_replication where application_name = '%s' and state = 'streaming'")
@@ -56,7 +62,7 @@ function M.start(primary, name)
     both = (primary.url:gsub("host=[^&]*", ("host=%s,%s"):format(from.host, from.host))
       :gsub("port=%d+", ("port=%s,%s"):format(from.port, port))),
     promote = function()
-      program(primary, bin .. "/pg_ctl", { "-D", folder, "-w", "promote" })
+      program(primary, pg_ctl, { "-D", folder, "-w", "promote" })
     end }
 end
 

@@ -189,12 +189,13 @@ describe("a paused replica", function()
   end
 
   it("stops the backfill within two seconds, by its name, and lets it go on", async(function()
-    primary = assert(cluster.open { temp = true })
+    primary = assert(cluster.open { dir = helper.tmpdir() .. "/pg" })
     helper.defer(function()
       primary:release()
+      cluster.stop(primary.dir, { force = true })
     end)
-    db = open(primary.params, "moonbird-tests")
     replica = open(standby.start(primary, "berlin").params, "moonbird-tests")
+    db = open(primary.params, "moonbird-tests")
 
     local limit = 4 << 20
     local where = { db = { url = primary.url } }
