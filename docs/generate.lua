@@ -139,7 +139,8 @@ local MORE = {
 local TENANTS = { "tenants", "where there are tenants: `total`, `migrated`, `current`, `failed`, `groups` (list of "
   .. "`error`, `code`, `sqlstate`, `migration`, `file`, `line`, `count`, `tenants`), `not_run`, `pinned`, `ahead`, "
   .. "`stopped` (why), `retry` (the command), `connections`" }
-local STANDING = "`total`, `summary` (number by state), `current` (list of `version`, `count`), `tenants` (list of "
+local STANDING = "`total`, `summary` (number by state), `current` (list of `version`, `count`), `backfills` "
+  .. "(begun and not done: `tenants`, `rows`, `rows_estimated`), `tenants` (list of "
   .. "`name`, `state`, `version`, `behind`, `note`, `pin`; without `--all` those that are not current)"
 local STEP = "`version`, `id`, `file`, `direction`, `duration_ms`"
 local HELD = { "held", "what was held back: list of `version`, `id`, `file`, `reason`, `flags`" }

@@ -1,12 +1,11 @@
 -- Backfills over tenants on a real server: they take turns, by `backfill run` and by `up`, with one throttle for the
 -- server; one that fails keeps nobody else from being done.
+local backfills = require "tests.backfills"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local texts = require "tests.texts"
 local async = helper.async
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-end
+local has, lacks = texts.has, texts.lacks
 
 describe("a backfill over tenants", function()
   local COUNT, ROWS = helper.full and 50 or 12, helper.full and 20000 or 500
@@ -53,6 +52,49 @@ describe("a backfill over tenants", function()
       and target like 'tenant%']])
     moonbird(0, "history", "--verify")
     has(moonbird(0, "backfill", "run").stdout, "done on 0 tenants")
+  end))
+
+  it("are counted by status while they are unfinished, with how far they are", async(function()
+    local function status(...)
+      return json.decode(moonbird(0, "status", "--json", ...).stdout).tenants
+    end
+    assert.are.same({ tenants = 0, rows = 0, rows_estimated = 0 }, status().backfills)
+    lacks(moonbird(0, "status").stdout, "Backfills:")
+    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1 + 0 * length(pg_sleep(0.01)::text)",
+        options = { min = 20, max = 20, start = 20 } } }]] })
+    local child = helper.spawn({ "backfill", "run", "--tenant", "tenant_01", "--tenant", "tenant_02" },
+      { cwd = dir, db = db })
+    backfills.works(db, 50)
+    child:kill("INT")
+    assert.are.equal(130, assert(child:wait(20000)).status)
+
+    local seen = backfills.seen(db)
+    local estimated = db:value "select sum(rows_estimated)::bigint from moonbird.backfill"
+    assert.is_true(seen >= 60 and seen < 2 * ROWS and estimated > 0)
+    local answer = status()
+    assert.are.same({ tenants = 2, rows = seen, rows_estimated = estimated }, answer.backfills)
+    assert.are.same({ 2, COUNT - 2, 0 }, { answer.summary.backfill, answer.summary.behind, answer.summary.interrupted })
+    local out = moonbird(4, "status", "--exit-code").stdout
+    has(out, ("Tenants: %d behind by 1, 2 in a backfill\n"):format(COUNT - 2))
+    has(out, ("Backfills: unfinished on 2 tenants, %d of ~%d rows\n"):format(seen, estimated))
+    assert.matches("tenant_01%s+backfill%s+1%s+002_count paused, %d+%%", out)
+    has(moonbird(0, "tenant", "status", "--tenant", "tenant_02").stdout, "Backfills: unfinished on 1 tenant, ")
+    assert.are.equal(0, status("--tenant", "tenant_03").backfills.tenants)
+
+    -- A tenant whose backfill failed has failed; its backfill is unfinished all the same.
+    db:exec "create function no() returns trigger language plpgsql as 'begin raise ''no''; end'"
+    db:exec "create trigger no before update on tenant_01.users for each row execute function no()"
+    moonbird(7, "backfill", "run", "--tenant", "tenant_01")
+    answer = status()
+    assert.are.same({ 2, 1, 1 }, { answer.backfills.tenants, answer.summary.backfill, answer.summary.failed })
+    assert.matches("tenant_01%s+failed%s+1%s+002_count failed, %d+%%: .*: no\n", moonbird(0, "status").stdout)
+
+    db:exec "drop trigger no on tenant_01.users"
+    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1" } }]] })
+    moonbird(0, "backfill", "run", "--adopt")
+    assert.are.same({ tenants = 0, rows = 0, rows_estimated = 0 }, status().backfills)
   end))
 
   it("watches each server over one connection", async(function()

@@ -367,6 +367,16 @@ function M:progress(session, target, version)
     .. "order by target, version"):format(self.quoted), { target, version }, 2, { "limits", "throttle" })
 end
 
+--- How far those backfills of all targets are that have begun and are not done.
+---@param session moonbird.session
+---@return table[]|nil rows of the view backfill_progress, without what is only shown of a single one
+---@return moonbird.error? err
+function M:unfinished(session)
+  return rows_of(session, ("select target, version, id, status, want, want_by, error, rows_seen, rows_estimated, "
+    .. "share, extract(epoch from clock_timestamp() - last_batch_at)::float8 as idle_s from %s.backfill_progress "
+    .. "where status <> 'done' order by target, version"):format(self.quoted))
+end
+
 --- Keeps what the throttle says, for whoever looks.
 ---@param session moonbird.session
 ---@param target string

@@ -1,4 +1,5 @@
 --- Where the tenants stand, for people and as data: counts, and those that are not where they should be.
+local backfill = require "moonbird.report.backfill"
 local json = require "moonbird.core.json"
 local style = require "moonbird.report.style"
 local text = require "moonbird.util.text"
@@ -8,12 +9,12 @@ local M = {}
 local SHOWN = 20
 
 -- In the order in which they are told; the first is what is well.
-local ORDER = { "current", "behind", "failed", "interrupted", "late", "changed", "missing", "unreachable", "pinned",
-  "ahead" }
+local ORDER = { "current", "behind", "failed", "interrupted", "late", "changed", "missing", "unreachable", "backfill",
+  "pinned", "ahead" }
 
 -- Those that `up` has to do with, or a person.
 local OPEN = { behind = true, failed = true, interrupted = true, late = true, changed = true, missing = true,
-  unreachable = true, ahead = true }
+  unreachable = true, ahead = true, backfill = true }
 
 --- 10000 as "10,000".
 ---@param n integer
@@ -63,6 +64,8 @@ local PHRASES = {
   end,
 }
 
+local WORDS = { backfill = "in a backfill" }
+
 local function tally(rows)
   local counts = {}
   for _, row in ipairs(rows) do
@@ -80,7 +83,7 @@ function M.sentence(rows)
     if PHRASES[state] then
       PHRASES[state](rows, parts)
     elseif counts[state] then
-      parts[#parts + 1] = ("%s %s"):format(M.number(counts[state]), state)
+      parts[#parts + 1] = ("%s %s"):format(M.number(counts[state]), WORDS[state] or state)
     end
   end
   return #parts > 0 and table.concat(parts, ", ") or "none"
@@ -122,12 +125,17 @@ end
 function M.print(report, overview, all)
   local out = report.out
   report:write(("Tenants: %s\n"):format(M.sentence(overview.rows)))
+  local begun = overview.backfills
+  if begun.tenants > 0 then
+    report:write(("Backfills: unfinished on %s, %s of ~%s rows\n"):format(text.count(begun.tenants, "tenant"),
+      backfill.rows(begun.rows), backfill.rows(begun.rows_estimated)))
+  end
   local list = all and overview.rows or exceptions(overview.rows)
   local lines = {}
   for i = 1, all and #list or math.min(#list, SHOWN) do
     local row = list[i]
     local colour = row.state == "current" and out.green or (row.state == "pinned" and out.dim)
-      or row.state == "behind" and out.yellow or out.red
+      or (row.state == "behind" or row.state == "backfill") and out.yellow or out.red
     lines[i] = { "  " .. row.name, colour(row.state), row.version and tostring(row.version) or "-", note_of(row) }
   end
   report:write(style.columns(lines))
@@ -168,7 +176,8 @@ function M.data(overview, all)
   for i, row in ipairs(all and overview.rows or exceptions(overview.rows)) do
     list[i] = data_row(row)
   end
-  return { total = #overview.rows, summary = summary, current = versions, tenants = list }
+  return { total = #overview.rows, summary = summary, current = versions, backfills = overview.backfills,
+    tenants = list }
 end
 
 --- Whether anything is to be done.

@@ -2,17 +2,19 @@
 --
 -- Tenants with the same history are judged once. Of tenants in databases of their own a few are asked at a time,
 -- and no connection is kept.
+local core = require "moonbird.core.backfill"
 local one = require "moonbird.exec.tenants.one"
 local pins = require "moonbird.exec.tenants.pins"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
 local state_of = require "moonbird.exec.tenants.state"
 local task = require "moonbird.core.task"
+local words = require "moonbird.report.backfill".words
 
 local M = {}
 
 ---@alias moonbird.tenants.standing
----| "current"|"behind"|"pinned"|"failed"|"interrupted"|"changed"|"missing"|"late"|"ahead"|"unreachable"
+---| "current"|"behind"|"pinned"|"failed"|"interrupted"|"changed"|"missing"|"late"|"ahead"|"unreachable"|"backfill"
 
 ---@class moonbird.tenants.row
 ---@field name string
@@ -26,6 +28,8 @@ local M = {}
 ---@class moonbird.tenants.overview
 ---@field rows moonbird.tenants.row[] by name
 ---@field held table<integer, string> pending versions that `up` holds back, and the flags that let them through
+---@field backfills { tenants: integer, rows: integer, rows_estimated: integer } begun and not done: how many tenants
+---       have such, the rows they have looked at and about how many there are
 
 --- Calls `work(session, database)` for databases, a few at a time; closes each session again: one connection for
 --- each of thousands would not fit.
@@ -64,6 +68,41 @@ function M.each(survey, databases, work, failed)
   return not stopped or nil, stopped
 end
 
+local function is_backfill(row)
+  return row.event == "start" and row.detail and row.detail.kind == "backfill"
+end
+
+local function in_backfill(database)
+  for _, tenant in ipairs(database.tenants) do
+    for _, row in ipairs(tenant.state and tenant.state.open or {}) do
+      if is_backfill(row) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+--- How far the tenants' backfills are: one query for a database where some have begun, none for the others. A role that
+--- may not look at them is told, no more.
+local function read_backfills(session, database)
+  local by_target = {}
+  local rows, err = core.new(database.run.journal):unfinished(session)
+  if not rows and not err.sqlstate then
+    return nil, err
+  elseif not rows then
+    database.run.report:log("warn", "where the backfills are can't be read: " .. tostring(err))
+  end
+  for _, row in ipairs(rows or {}) do
+    by_target[row.target] = by_target[row.target] or {}
+    by_target[row.target][row.version] = row
+  end
+  for _, tenant in ipairs(database.tenants) do
+    tenant.backfills = by_target[tenant.name]
+  end
+  return true
+end
+
 local function read_alone(session, database)
   local names = {}
   for i, tenant in ipairs(database.tenants) do
@@ -72,6 +111,9 @@ local function read_alone(session, database)
   local states, err = state_of.read(database.run.journal, session, names)
   for _, tenant in ipairs(database.tenants) do
     tenant.state = states and (states[tenant.name] or state_of.empty())
+  end
+  if in_backfill(database) then
+    return read_backfills(session, database)
   end
   return states, err
 end
@@ -90,6 +132,13 @@ function M.read(survey, quick)
   for _, database in ipairs(survey.databases) do
     if database.tenants[1] and not database.tenants[1].state then
       waiting[#waiting + 1] = database
+    elseif in_backfill(database) then
+      ok, err = survey:with_session(database, function(session)
+        return read_backfills(session, database)
+      end)
+      if not ok then
+        return nil, err
+      end
     end
   end
   return M.each(survey, waiting, read_alone, function(database, failed)
@@ -171,22 +220,24 @@ end
 
 --- What is left open of a version that still matters.
 local function open_of(state, judged)
-  local failed, started
+  local failed, started, backfill
   for _, row in ipairs(state.open) do
     local matters = row.version and (judged.lacked[row.version] or state.applied[row.version])
     if matters and row.event == "fail" then
       failed = row
+    elseif matters and is_backfill(row) then
+      backfill = row
     elseif matters and row.event == "start" then
       started = row
     end
   end
-  return failed, started
+  return failed, started, backfill
 end
 
 local function stand(tenant, state, judged, pin)
   local row = { name = tenant.name, version = judged.version, behind = judged.behind, beyond = judged.beyond,
     pin = pin }
-  local failed, started = open_of(state, judged)
+  local failed, started, backfill = open_of(state, judged)
   if judged.ahead then
     row.state, row.note = "ahead", "a newer release has been here"
   elseif judged.changed then
@@ -195,6 +246,10 @@ local function stand(tenant, state, judged, pin)
     row.state, row.note = "failed", ("%d: %s"):format(failed.version, failed.error or failed.sqlstate or "failed")
   elseif started then
     row.state, row.note = "interrupted", ("a run died inside %d; the same command goes on"):format(started.version)
+  elseif backfill then
+    local at = tenant.backfills and tenant.backfills[backfill.version]
+    row.state = at and at.status == "failed" and "failed" or "backfill"
+    row.note = at and ("%s %s"):format(at.id, words(at)) or "in the middle of " .. backfill.version
   elseif judged.late then
     row.state, row.note = "late", judged.late .. " is older than what is applied; needs --allow-out-of-order"
   elseif judged.behind > 0 then
@@ -207,6 +262,18 @@ local function stand(tenant, state, judged, pin)
     row.state = "current"
   end
   return row
+end
+
+--- Sums up what tenants have begun and not done.
+local function sum_backfills(tenants)
+  local sum = { tenants = 0, rows = 0, rows_estimated = 0 }
+  for _, tenant in ipairs(tenants) do
+    sum.tenants = sum.tenants + (tenant.backfills and 1 or 0)
+    for _, row in pairs(tenant.backfills or {}) do
+      sum.rows, sum.rows_estimated = sum.rows + row.rows_seen, sum.rows_estimated + row.rows_estimated
+    end
+  end
+  return sum
 end
 
 --- Judges tenants whose states are read.
@@ -237,7 +304,7 @@ function M.make(survey, own, options)
       rows[i] = stand(tenant, state, judged, pin)
     end
   end
-  return { rows = rows, held = held }
+  return { rows = rows, held = held, backfills = sum_backfills(survey.tenants) }
 end
 
 --- The tenants of a stage in groups: those that have the same to do.
