@@ -118,6 +118,28 @@ describe("a server that backfills share", function()
     assert.are.equal(1, #server.spells) -- what is long ago is forgotten
   end)
 
+  it("knows how many batches were under way from one sample to the next, and how many from beginning to end", function()
+    local function sampled()
+      server:sampling()
+      server:sampled()
+      return { server.whole, server.open, server.issued }
+    end
+    server:began(1)
+    server:began(2)
+    assert.are.same({ 0, 2, 0 }, sampled())
+    server:ended(3)
+    server:began(4)
+    assert.are.equal(1, server.issued)
+    server:ended(5)
+    server:began(6)
+    server:ended(7)
+    assert.are.same({ 1, 1, 0 }, sampled()) -- two of three may have written before
+    server:ended(8)
+    assert.are.same({ 0, 0, 0 }, sampled())
+    batch(9, 10)
+    assert.are.same({ 1, 0, 0 }, sampled())
+  end)
+
   it("is all for batches while nobody else is at work", function()
     assert.are.equal(1, server:share(0.5))
     server:seen(1) -- somebody who looks now and then

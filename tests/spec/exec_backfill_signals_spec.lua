@@ -228,7 +228,7 @@ describe("a sampler", function()
     local server = handle.decision.server
     server.others = 100 -- for some samples
     helper.eventually("it has tried", function()
-      return server.unseen
+      return server.unmeasured
     end)
     assert.is_false(handle.decision:rests())
     assert.truthy(logged[#logged]:find("the throttle can't see delay: permission denied", 1, true), logged[#logged])

@@ -180,6 +180,7 @@ describe("a backfill's throttle", function()
     local function sampled(of)
       one.server:sampling()
       look(one, of)
+      one.server:sampled()
     end
     sampled { lsn = 0, standbys = { standby(0) } }
     assert.is_false(one:near())
@@ -200,6 +201,18 @@ describe("a backfill's throttle", function()
     end
     sampled { lsn = 30 * MB, standbys = { standby(20 * MB) } }
     assert.is_false(one:near())
+    for _ = 1, 6 do
+      one.server:began(0)
+      one.server:ended(0)
+    end
+    one.server:sampling()
+    assert.is_false(one:near())
+    one.server:began(0)
+    assert.is_true(one:near()) -- what the sample before has not seen counts, until this one tells
+    look(one, { lsn = 30 * MB, standbys = { standby(20 * MB) } })
+    one.server:sampled()
+    assert.is_false(one:near())
+    one.server:ended(0)
     sampled { lsn = 70 * MB, standbys = { standby(50 * MB) } }
     assert.is_true(one:near()) -- from a half on always
     assert.are.equal(0, one.server.flight)

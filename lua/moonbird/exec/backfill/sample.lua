@@ -6,19 +6,20 @@ local task = require "moonbird.core.task"
 
 local M = {}
 
--- Each in a transaction of its own, so that one that fails takes nothing else with it. Bytes of WAL as bigint.
+-- Each in a transaction of its own, so that one that fails takes nothing else with it. Bytes of WAL as bigint, up to
+-- what is inserted: batches don't wait for theirs to be written, and a standby will have to replay that, too.
 local QUERIES = {
   wal = [[
-    select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as lsn,
+    select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as lsn,
            extract(epoch from clock_timestamp())::float8 as clock,
            pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees]],
   standbys = [[
     select coalesce(nullif(application_name, ''), host(client_addr), 'pid ' || pid) as name,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint as bytes,
+           pg_wal_lsn_diff(pg_current_wal_insert_lsn(), replay_lsn)::bigint as bytes,
            (extract(epoch from replay_lag) * 1000)::float8 as ms
     from pg_stat_replication where state is distinct from 'backup' and state is distinct from 'startup']],
   slots = [[
-    select slot_name::text as name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint as bytes
+    select slot_name::text as name, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn)::bigint as bytes
     from pg_replication_slots where restart_lsn is not null]],
   archive = [[
     select current_setting('archive_mode') <> 'off' as on, left(last_archived_wal, 24) as last,

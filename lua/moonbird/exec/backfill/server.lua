@@ -21,23 +21,39 @@ local OTHERS = 0.7
 
 ---@class moonbird.backfill.server
 ---@field issued integer let through since the last sample was begun
+---@field unseen integer let through before it, of which nobody knows yet what the standbys make of them
 ---@field flight integer under way
 ---@field open integer at the last sample: those that were under way, whose WAL it may not have seen
----@field sampled integer let through between the last two samples
+---@field closed integer ended since the last sample was begun
+---@field whole integer at least so many began and ended between the last two samples: their WAL is all in between
 ---@field spells { from: integer, to: integer }[] when batches ran, the latest last
 ---@field since integer|nil when the first of those that are under way began
 ---@field others number sessions of others at work, smoothed over samples
 ---@field delays table<number, moonbird.backfill.delay> by limit
----@field unseen boolean|nil how late others are can't be seen
+---@field unmeasured boolean|nil how late others are can't be seen
 
 ---@return moonbird.backfill.server nothing is known of it
 function M.new()
-  return setmetatable({ issued = 0, flight = 0, open = 0, sampled = 0, spells = {}, others = 0, delays = {} }, M)
+  return setmetatable({ issued = 0, unseen = 0, flight = 0, open = 0, closed = 0, whole = 0, spells = {}, others = 0,
+    delays = {} }, M)
 end
 
---- A sample begins: what is let through from now on it may not see.
+--- A sample begins: what is let through from now on it may not see, and until it is known the one before counts.
 function M:sampling()
-  self.issued, self.sampled, self.open = 0, self.issued, self.flight
+  self.whole = math.max(0, self.closed - self.open)
+  self.unseen = self.unseen + self.issued + self.open
+  self.issued, self.closed, self.open = 0, 0, self.flight
+end
+
+--- What a sample saw is known.
+function M:sampled()
+  self.unseen = 0
+end
+
+--- How many batches there may be that no sample has seen.
+---@return integer
+function M:unsampled()
+  return self.unseen + self.issued + self.open
 end
 
 --- A sample saw so many sessions of others at work.
@@ -73,14 +89,14 @@ end
 
 --- Nothing can be seen: the server does not let us.
 function M:blind()
-  self.unseen = true
+  self.unmeasured = true
 end
 
 --- Whether it is looked how late others are because of batches.
 ---@param limit number|nil milliseconds that they may be; 0 or nil: nobody asks
 ---@return boolean
 function M:watched(limit)
-  return limit ~= nil and limit > 0 and self:shared() and not self.unseen
+  return limit ~= nil and limit > 0 and self:shared() and not self.unmeasured
 end
 
 --- The share of the time that batches may take: all of it while nobody else is at work.
@@ -133,7 +149,7 @@ end
 --- A batch that was let through has ended, whatever came of it.
 ---@param now integer milliseconds
 function M:ended(now)
-  self.flight = self.flight - 1
+  self.flight, self.closed = self.flight - 1, self.closed + 1
   if self.flight == 0 then
     local spells = self.spells
     spells[#spells + 1] = { from = self.since, to = now }

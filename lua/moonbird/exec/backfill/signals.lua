@@ -182,6 +182,7 @@ local function look(self)
     read_wishes(self, handle)
     note(self, handle)
   end
+  self.server:sampled()
 end
 
 --- Whether somebody is to know how late others get the processor.

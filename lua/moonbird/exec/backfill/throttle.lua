@@ -249,8 +249,8 @@ end
 --- WAL that a batch makes, at most, as far as samples tell: others' is in it, which errs to the safe side.
 local function learn(self, sample)
   local last = self.last
-  if sample.lsn and last and last.lsn and self.server.sampled > 0 then
-    local each = (sample.lsn - last.lsn) / self.server.sampled
+  if sample.lsn and last and last.lsn and self.server.whole > 0 then
+    local each = (sample.lsn - last.lsn) / self.server.whole
     self.per_batch = math.max(each, (self.per_batch or 0) * 0.9)
   end
 end
@@ -303,11 +303,11 @@ end
 --- under way then counts as not seen; one batch more is reckoned with, because no two are of the same size.
 ---@return boolean
 function M:near()
-  local limit, server = self.options.max_lag or 0, self.server
+  local limit = self.options.max_lag or 0
   if limit <= 0 or not self.lag then
     return false
   end
-  local unseen = server.issued + server.open
+  local unseen = self.server:unsampled()
   return self.lag >= limit * SLOW or not self.per_batch and unseen > 0
     or self.lag + (self.per_batch or 0) * (unseen + 2) > limit
 end
