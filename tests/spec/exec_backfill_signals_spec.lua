@@ -156,7 +156,7 @@ describe("a sampler", function()
       level, reason = handle:verdict()
       return level == "slow"
     end)
-    assert.are.equal("looks how others at work bear it: batches take 2% of the time", reason)
+    assert.are.equal("looks how others at work bear it: batches take 1% of the time", reason)
     helper.eventually("it has looked", function()
       return server:delay(0.5).usual
     end)

@@ -14,8 +14,9 @@ local M = {}
 M.__index = M
 
 -- Of all wake-ups, those that may be late because of us. A transaction of two statements waits for its turn about five
--- times (its client, its backend, the commit's write): 1 in 100 of them is late with 1 in 500 of these.
-local GOAL = 0.002
+-- times (its client, its backend, the commit's write): 1 in 1000 of them makes 1 in 200 transactions late, and
+-- about as many of the latest 1 in 100 are so anyway.
+local GOAL = 0.001
 
 -- What is believed before anything was seen: so many probes, of which this share was late.
 local BELIEVED, PROBES = 0.1, 2
