@@ -9,7 +9,7 @@ local latency = dofile "tests/bench/latency.lua"
 local process = require "moonbird.core.process"
 local sys = require "moonbird.core.sys"
 
-local BATCH = 5000
+local BATCH, SMALL = 5000, 100
 local WORKERS = 4
 local BESIDE = "30s" -- a backfill beside clients: it may take its time
 local GROWTH = 4 -- how many times larger the larger table is
@@ -254,6 +254,16 @@ local function case_growth(b)
   end
 end
 
+--- The more batches, the more a leak would show.
+local function case_memory(b)
+  b.note(("backfill, set-based, %d rows by %d: memory"):format(b.rows, SMALL))
+  local path = project(b, "small")
+  write(path .. "/migrations/001_fill.lua", MIGRATION:format("    set = [[" .. SET .. "]],", SMALL, SMALL, 1))
+  local _, peaks = b.compare(1, { contender(b, template(b, b.rows), "small", up(b, path)) })
+  b.row(("backfill, %d batches"):format(b.rows // SMALL), ("%.1f MiB at peak"):format(peaks.small), peaks.small, "", 48,
+    " MiB")
+end
+
 local function case_latency(b)
   b.note(("pgbench, 4 clients on %d rows: alone, beside a backfill, beside one UPDATE"):format(b.rows))
   local from = template(b, b.rows)
@@ -289,5 +299,6 @@ return {
   { name = "backfill-set", run = case_set },
   { name = "backfill-rows", run = case_rows },
   { name = "backfill-growth", run = case_growth },
+  { name = "backfill-memory", run = case_memory },
   { name = "backfill-latency", run = case_latency },
 }

@@ -190,6 +190,31 @@ describe("the server stopped hard", function()
     check(here, 6000)
   end))
 
+  it("for good while the throttle says stop: the run ends in the same time", async(function()
+    local dir = helper.project(files(KINDS[1], 6000, [[min = 20, max = 20, start = 20, reconnect = '2s',
+      throttle = function(db) return db:value("select level from switch") end]]))
+    helper.ok({ "up", "--to", "1" }, where(dir))
+    value "create table switch as select 'ok' as level"
+    local child = helper.spawn({ "backfill", "run" }, where(dir))
+    backfills.works(here, 300)
+    value "update switch set level = 'stop'"
+    helper.eventually("it waits", function()
+      return value "select throttle->>'level' from moonbird.backfill" == "stop"
+    end)
+    task.sleep(1000) -- the batch under way ends, so that no worker meets it
+    stop_hard()
+    local began = sys.monotonic()
+    local result = child:wait(30000)
+    assert.is_truthy(result, "it hangs")
+    assert.is_true(sys.monotonic() - began < 15, ("it took %.1f s"):format(sys.monotonic() - began))
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
+    start()
+    value "update switch set level = 'ok'"
+    helper.ok({ "backfill", "run" }, where(dir))
+    check(here, 6000)
+  end))
+
   it("for good, while its time is over: 75", async(function()
     local dir = helper.project(files(KINDS[1], 3000, "min = 20, max = 20, start = 20"))
     helper.ok({ "up", "--to", "1" }, where(dir))

@@ -142,12 +142,17 @@ describe("a server that backfills share", function()
 
   it("is all for batches while nobody else is at work", function()
     assert.are.equal(1, server:share(0.5))
-    server:seen(1) -- somebody who looks now and then
-    assert.are.equal(1, server:share(0.5))
-    server:seen(1)
+    for i = 0, 39 do -- somebody who looks now and then
+      server:seen(i % 5 < 2 and 1 or 0)
+      assert.are.equal(1, server:share(0.5))
+    end
+    for _ = 1, 6 do
+      server:seen(1)
+    end
     assert.is_true(server:share(0.5) < 0.03)
     assert.are.equal(1, server:share(0)) -- nobody asked
     assert.are.equal(1, server:share(nil))
+    server:seen(nil)
     server:seen(nil)
     assert.are.equal(1, server:share(0.5))
     server:seen(4)
@@ -204,7 +209,7 @@ describe("a server that backfills share", function()
       assert.are.equal(200, server:wait(10100, 0.5))
       assert.are.equal(0, server:wait(10300, 0.5))
       assert.are.equal(0, server:wait(10100, 0)) -- nobody asks
-      for _ = 1, 10 do
+      for _ = 1, 20 do
         server:seen(0)
       end
       assert.are.equal(0, server:wait(10100, 0.5)) -- nobody is there any more

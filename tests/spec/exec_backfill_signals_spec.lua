@@ -42,6 +42,7 @@ describe("a sampler", function()
   --- A job as the throttle sees one.
   local function job(options, params, pids)
     local workers = {}
+    options.reconnect = options.reconnect or 600000
     for i, pid in ipairs(pids or {}) do
       workers[i] = { session = { pid = function()
         return pid

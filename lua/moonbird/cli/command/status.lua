@@ -119,12 +119,12 @@ local function print_items(report, items)
   report:write(style.columns(rows))
 end
 
---- The global target: shows it -> its data, and whether something is to be done.
-local function show(report, target, entries)
+--- The global target: shows it -> its data, and whether something is to be done. `all`: those of tenants, too.
+local function show(report, target, entries, all)
   local comparison, items, held = collect(target, entries)
   local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
   print_items(report, items)
-  report:write(#items > 0 and "\n" or project.NO_MIGRATIONS .. "\n\n")
+  report:write(#items > 0 and "\n" or (#all > 0 and "no global migrations" or project.NO_MIGRATIONS) .. "\n\n")
   local pending = #comparison.pending - held
   report:write(("Applied: %d\nPending: %d\n"):format(#comparison.applied, pending))
   if held > 0 then
@@ -144,7 +144,7 @@ local function show_tenants(args, report, run, target, entries, settings)
     end
     local result, open = { target = target.name }, false
     if not tenants.some(args) then
-      result, open = show(report, target, global)
+      result, open = show(report, target, global, entries)
     end
     local report_of = require "moonbird.report.overview"
     report_of.print(report, overview, args.all)
@@ -168,7 +168,7 @@ function M.run(args, report)
     if settings then
       result, failure, open = show_tenants(args, report, run, target, entries, settings)
     else
-      result, open = show(report, target, entries)
+      result, open = show(report, target, entries, entries)
     end
     if result and args.exit_code and open then
       result.exit_status = error_.status(error_.new("pending", ""))

@@ -1,5 +1,7 @@
 --- What a failed statement of a backfill means: what the worker does next depends on it.
 local core = require "moonbird.core.backfill"
+local duration = require "moonbird.util.duration"
+local error_ = require "moonbird.core.error"
 
 local M = {}
 
@@ -44,6 +46,15 @@ function M.hopeless(err)
     return (err.message or ""):find('database ".*" does not exist') ~= nil
   end
   return err.code == "standby"
+end
+
+--- The end of waiting for a server.
+---@param err moonbird.error of the last attempt
+---@param ms integer the option `reconnect`
+---@return moonbird.error
+function M.gone(err, ms)
+  return error_.with(err, { hint = ("the server did not come back in %s (option reconnect); run it again: it goes on "
+    .. "from here"):format(duration.format(ms)) })
 end
 
 return M

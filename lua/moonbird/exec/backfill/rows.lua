@@ -16,9 +16,6 @@ local M = {}
 -- Rows of the first part of a page, and of the largest; bytes that end a part early.
 local PART_FIRST, PART_MOST, PART_BYTES = 500, 4000, 512 << 10
 
--- Of the garbage collector, in percent: a page is garbage when it is written, and a small heap stays in the caches.
-local PAUSE = 150
-
 local COLUMNS = [[
   select a.attname as name, quote_ident(a.attname) as quoted, format_type(a.atttypid, -1) as type,
          case when t.oid = 'bytea'::regtype then 'bytea' when t.oid in ('json'::regtype, 'jsonb'::regtype) then 'json'
@@ -202,7 +199,6 @@ end
 ---@return { changed: integer, skipped: integer, bytes: integer }|nil
 ---@return moonbird.error? err
 function M.run(job, session, chunk, page, handle)
-  collectgarbage("setpause", PAUSE)
   local result <close> = page.rows
   failpoint("backfill.read")
   local count, bytes = result:count(), result:memory()

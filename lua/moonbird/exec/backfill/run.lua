@@ -31,6 +31,10 @@ local UNIQUE_VIOLATION = "23505"
 -- Passes over a table without a key: rows that others change may move behind the cursor.
 local PASSES = 5
 
+-- Of the garbage collector, in percent: rows are garbage when they are written, the server's answers hang on objects of
+-- Lua's heap without being in it, and a small heap stays in the caches.
+local PAUSE = 150
+
 -- The target's own session ---------------------------------------------------------------------------------
 
 --- Runs `fn` on the target's session, which may have been lost while the workers were at work.
@@ -85,6 +89,7 @@ end
 
 --- Runs the workers to their end. There may be more of them while they work: somebody changes the limit.
 local function work(job)
+  collectgarbage("setpause", PAUSE)
   local tasks, awaited = {}, 0
   job.workers = {}
   function job.grow()

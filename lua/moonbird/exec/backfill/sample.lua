@@ -40,7 +40,7 @@ local QUERIES = {
     select count(*) filter (where state = 'active')::int as active,
            count(*) filter (where application_name not like 'moonbird/%' and (state = 'active'
              and coalesce(wait_event_type, '') not in ('Lock', 'Timeout', 'Client', 'Extension')
-             or state_change > clock_timestamp() - interval '5 ms'))::int as busy
+             or state_change > clock_timestamp() - interval '2 ms'))::int as busy
     from pg_stat_activity
     where backend_type = 'client backend' and pid <> pg_backend_pid() and pid <> all ($1::int[])]],
   snapshot = [[

@@ -16,8 +16,9 @@ local FREE, SILENCE, EVERY = 0.9, 300, 5000
 local JOIN = 5
 
 -- Others are at work when as many sessions, on an average of the last samples, were just asked something: some hundred
--- requests a second, or one session that never ends. Whoever looks now and then is no reason to give way.
-local OTHERS = 0.7
+-- requests a second, or one session that does not end for some seconds. Whoever looks now and then, even many times
+-- a second, is no reason to give way. The weight of a sample, and of the first.
+local OTHERS, NEWEST, FIRST = 0.7, 0.25, 0.5
 
 ---@class moonbird.backfill.server
 ---@field issued integer let through since the last sample was begun
@@ -28,13 +29,13 @@ local OTHERS = 0.7
 ---@field whole integer at least so many began and ended between the last two samples: their WAL is all in between
 ---@field spells { from: integer, to: integer }[] when batches ran, the latest last
 ---@field since integer|nil when the first of those that are under way began
----@field others number sessions of others at work, smoothed over samples
+---@field others number|nil sessions of others at work, smoothed over samples
 ---@field delays table<number, moonbird.backfill.delay> by limit
 ---@field unmeasured boolean|nil how late others are can't be seen
 
 ---@return moonbird.backfill.server nothing is known of it
 function M.new()
-  return setmetatable({ issued = 0, unseen = 0, flight = 0, open = 0, closed = 0, whole = 0, spells = {}, others = 0,
+  return setmetatable({ issued = 0, unseen = 0, flight = 0, open = 0, closed = 0, whole = 0, spells = {},
     delays = {} }, M)
 end
 
@@ -59,13 +60,14 @@ end
 --- A sample saw so many sessions of others at work.
 ---@param count integer|nil not known: nobody
 function M:seen(count)
-  self.others = (self.others + (count or 0)) / 2
+  local before = self.others or 0
+  self.others = before + (self.others and NEWEST or FIRST) * ((count or 0) - before)
 end
 
 --- Whether somebody else is at work.
 ---@return boolean
 function M:shared()
-  return self.others >= OTHERS
+  return (self.others or 0) >= OTHERS
 end
 
 --- What is known of waits longer than a limit.

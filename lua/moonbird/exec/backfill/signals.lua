@@ -6,6 +6,7 @@
 -- the backfills wait.
 local db_of = require "moonbird.core.db"
 local error_ = require "moonbird.core.error"
+local failure = require "moonbird.exec.backfill.failure"
 local sample_of = require "moonbird.exec.backfill.sample"
 local sandbox = require "moonbird.core.sandbox"
 local server_of = require "moonbird.exec.backfill.server"
@@ -210,16 +211,16 @@ end
 function Sampler:ask(what)
   local ok, err = pcall(what, self)
   if not ok then
-    local failure = error_.from(err)
+    local problem = error_.from(err)
     for handle in pairs(self.handles) do
-      handle.decision:blind(failure.message)
-      handle.wanted = nil
+      handle.decision:blind(problem.message, task.now())
+      handle.problem, handle.wanted = problem, nil
     end
     if self.session then
       self.session:close()
       self.session = nil
     end
-    return failure
+    return problem
   end
 end
 
@@ -274,11 +275,16 @@ end
 ---@return string|nil reason
 ---@return integer|nil pause
 function Handle:verdict()
-  self.job:check() -- the time of a run that waits is over, too
+  local job, now = self.job, task.now()
+  job:check() -- the time of a run that waits is over, too
   if self.held then
     return "ok"
   end
-  return self.decision:verdict(task.now())
+  local patience = job.options.reconnect
+  if self.problem and self.decision:unseen(now) >= patience then -- workers that wait don't meet it themselves
+    job:stop(failure.gone(self.problem, patience), "failed")
+  end
+  return self.decision:verdict(now)
 end
 
 --- Waits until others have had their turn -> whether a batch may begin.

@@ -282,14 +282,22 @@ function M:look(sample)
   self.reason_before = self.reason or self.reason_before
   pace(self, worst)
   self.stops = self.level == "stop" and self.stops + 1 or 0
-  self.last = sample
+  self.last, self.blind_since = sample, nil
   self.looks = self.looks + 1
 end
 
 --- Sampling failed: what was known holds, for a while.
 ---@param message string
-function M:blind(message)
-  self.problem = message
+---@param now integer milliseconds
+function M:blind(message, now)
+  self.problem, self.blind_since = message, self.blind_since or now
+end
+
+--- How long sampling has failed.
+---@param now integer milliseconds
+---@return integer milliseconds
+function M:unseen(now)
+  return self.blind_since and now - self.blind_since or 0
 end
 
 --- Milliseconds from one sample to the next.

@@ -4,7 +4,6 @@
 -- what was committed. A lock, a deadlock, a conflict, a time limit: half the rows, a pause, again. Anything else is the
 -- rows' fault: the batch is tried again, then halved until the row is found.
 local batch = require "moonbird.exec.backfill.batch"
-local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local failure = require "moonbird.exec.backfill.failure"
@@ -86,8 +85,7 @@ local function connect(self)
       return nil, err
     elseif task.now() - started >= job.options.reconnect then
       self.gone = true
-      return nil, error_.with(err, { hint = ("the server did not come back in %s (option reconnect); run it again: it "
-        .. "goes on from here"):format(duration.format(job.options.reconnect)) })
+      return nil, failure.gone(err, job.options.reconnect)
     end
     job:emit { kind = "reconnect", worker = self.index, error = err, pause = wait }
     local ok
