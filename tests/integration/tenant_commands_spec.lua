@@ -239,6 +239,13 @@ describe("tenants:", function()
     has(moonbird(0, "tenant", "status", "--tenant", "t_9").stdout, "003_email is applied, but its file is gone")
   end))
 
+  it("can have all migrations there are", async(function()
+    plain(2, { ["migrations/001_users.sql"] = USERS })
+    local out = moonbird(0, "status").stdout
+    has(out, "no global migrations\n\nApplied: 0\nPending: 0\nTenants: 2 behind by 1\n")
+    lacks(out, "there are no migrations yet")
+  end))
+
   it("are listed up to a bound, and all with --all", async(function()
     plain(30)
     local out = moonbird(0, "tenant", "status").stdout
