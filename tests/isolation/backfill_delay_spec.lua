@@ -7,7 +7,7 @@ local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
 local async = helper.async
 
-local ROWS = 200000
+local ROWS = 400000
 
 local USERS = ([[
 -- migrate:up
@@ -55,7 +55,7 @@ describe("a backfill on a server with one processor", function()
 
   it("leaves it to clients, and takes it back when they are gone", async(function()
     local clients <close> = assert(process.spawn { file = assert(binaries.find()).bin .. "/pgbench", args = { "-n",
-      "-R", "500", "-c", "2", "-T", "600", "-f", dir .. "/client.sql", url } })
+      "-R", "1000", "-c", "8", "-T", "600", "-f", dir .. "/client.sql", url } })
     helper.eventually("clients are at work", function()
       return value "select count(*) from users where seen > 0" > 100
     end)
