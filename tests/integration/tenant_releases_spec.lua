@@ -8,8 +8,9 @@ local texts = require "tests.texts"
 local async, sql = helper.async, tenants.sql
 local has = texts.has
 
--- The first migration of t_001 waits for the test.
+-- The first migration waits for the test, that of t_001 for one thing more.
 local USERS = sql("tenant", "create table users (id int);\n"
+  .. "select pg_advisory_xact_lock(77) where current_schema() = 't_001';\n"
   .. "select count(*) from gate where name = current_schema();", { down = "drop table users;" })
 local EMAIL = sql("tenant", "alter table users add column email text;", { down = "alter table users drop column email;" })
 local PLANS = sql("global", "create table public.plans (id int);", { down = "drop table public.plans;" })
@@ -53,22 +54,24 @@ describe("an older release", function()
   end
 
   it("leaves alone what a newer one takes further while it runs: that is no failure", async(function()
-    local locker = db:connect()
+    local locker, holder = db:connect(), db:connect()
     local other = tenants.project { ["moonbird.lua"] = tenants.config "shared = { 'public' }, lock_timeout = '60s'",
       ["001_users.sql"] = USERS, ["002_email.sql"] = EMAIL }
     assert(locker:simple "begin; lock table public.gate")
+    assert(holder:simple "begin; select pg_advisory_xact_lock(77)")
     local child = helper.spawn({ "--json", "up", "--jobs", "1" }, { db = db, cwd = old })
     helper.eventually("the older one waits in t_001", function()
-      return db:value "select count(*) > 0 from pg_locks where not granted and relation = 'public.gate'::regclass"
+      return db:value "select count(*) > 0 from pg_locks where not granted and locktype = 'advisory' and objid = 77"
     end)
     local newer = helper.spawn({ "--json", "up", "--exclude", "t_001" }, { db = db, cwd = other })
     helper.eventually("the newer one waits in the seven others", function()
       return db:value [[select count(distinct pid) from pg_locks where not granted
-        and relation = 'public.gate'::regclass]] == 8
+        and relation = 'public.gate'::regclass]] == 7
     end)
     assert(locker:simple "rollback")
     local result = newer:wait(30000)
     assert.equal(0, result.status, result.stdout .. result.stderr)
+    assert(holder:simple "rollback") -- now, so that it finds none of the seven half-way
     result = child:wait(30000)
     assert.is_truthy(result, "it hangs")
     local said = json.decode(result.stdout)
