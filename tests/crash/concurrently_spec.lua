@@ -223,6 +223,21 @@ describe("CREATE INDEX CONCURRENTLY", function()
     end
   end))
 
+  -- CONCURRENTLY waits for the end of a transaction that had a snapshot when it looked, and a rerun waits for what its
+  -- predecessor left: with a transaction they could wait for each other.
+  it("holds the lock without a transaction", helper.async(function()
+    local db = helper.database { template = ground }
+    local child = helper.spawn({ "up" }, { db = db, cwd = dir })
+    running(db)
+    assert.are.same({ "idle" }, db:values [[select state from pg_stat_activity where xact_start is null
+      and application_name like 'moonbird/%/lease' and datname = current_database()]])
+    assert.are.equal(5, helper.moonbird({ "up", "--lock-wait", "100ms" }, { db = db, cwd = dir }).status)
+    local result = assert(child:wait(30000))
+    assert.are.equal(0, result.status, result.stderr)
+    assert.are.equal(0, db:value "select count(*) from pg_locks where locktype = 'advisory'")
+    look(db)
+  end))
+
   it("stays whole when the backend that holds the lock is terminated during the build", helper.async(function()
     local db = helper.database { template = ground }
     local first = helper.spawn({ "up" }, { db = db, cwd = dir })

@@ -132,6 +132,21 @@ function M:enter_text(target, head)
   return ("select %s.enter(%s, %d)"):format(self.quoted, sql.literal(target), head)
 end
 
+--- The statement that keeps the target's lock for as long as the session lives, as SQL text: in the transaction that
+--- has entered, so that nobody comes between.
+---@param target string
+---@return string
+function M:keep_text(target)
+  return ("select pg_advisory_lock(%s.lock_key(%s))"):format(self.quoted, sql.literal(target))
+end
+
+--- The statement that gives that lock up.
+---@param target string
+---@return table item
+function M:let_go_item(target)
+  return { ("select pg_advisory_unlock(%s.lock_key($1))"):format(self.quoted), target }
+end
+
 --- The target name under which enter_unit() locks.
 ---@param target string
 ---@return string

@@ -85,23 +85,43 @@ end
 
 -- The step ----------------------------------------------------------------------------------------------
 
---- Opens the lease: the lock, held in an idle transaction of a second connection.
+--- Opens the lease: the target's lock, held by a second connection as long as it lives. Behind a pooler, which would
+-- keep the lock for whoever comes next, in an idle transaction instead.
+--
+-- No transaction otherwise: CONCURRENTLY that collects older snapshots while ours enters waits for the whole of our
+-- transaction, not for the statement. Were that what an interrupted run left, we would wait for each other for ever,
+-- unseen by the server, since we wait by looking.
 local function lease(target)
   local session, err = target.run:connect(target.name .. "/lease")
   if not session then
     return nil, err
   end
+  local journal_ = target.run.journal
+  local enter = journal_:enter_text(target.name, target.head)
   local results
-  -- By the simple protocol: the extended one leaves its portal open, and with it a snapshot that
-  -- CONCURRENTLY would wait for until this transaction ends.
-  results, err = session:simple("begin isolation level read committed; "
-    .. "select set_config('idle_in_transaction_session_timeout', '0', true); "
-    .. target.run.journal:enter_text(target.name, target.head))
+  if target.pooled then
+    -- By the simple protocol: the extended one leaves its portal open, and with it a snapshot.
+    results, err = session:simple("begin isolation level read committed; "
+      .. "select set_config('idle_in_transaction_session_timeout', '0', true); " .. enter)
+  else
+    results, err = session:simple(("begin isolation level read committed; select set_config('idle_session_timeout', "
+      .. "'0', false); %s; %s; commit"):format(enter, journal_:keep_text(target.name)))
+  end
   if not results then
     session:close()
     return nil, err
   end
   return session
+end
+
+--- Gives the lease up. The lock is free when it returns: a connection that is closed keeps it for a moment.
+local function give_up(target, session)
+  if target.pooled then
+    session:rollback()
+  else
+    session:batch { target.run.journal:let_go_item(target.name) }
+  end
+  session:close()
 end
 
 --- Waits for what an interrupted run may still have at work in the server, however long that takes: under our
@@ -195,8 +215,7 @@ function M.attempt(target, step, timeouts)
   local ok
   ok, err = await_orphans(target)
   if not ok then
-    held:rollback()
-    held:close()
+    give_up(target, held)
     return nil, err
   end
   local self = progress.read(target, step, timeouts)
@@ -217,8 +236,7 @@ function M.attempt(target, step, timeouts)
     local _, failure = target.session:discard_all()
     ok, err = ok and not failure, err or failure
   end
-  held:rollback()
-  held:close()
+  give_up(target, held)
   target.unflushed = false
   return ok, err
 end
