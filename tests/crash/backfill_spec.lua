@@ -69,7 +69,7 @@ for _, kind in ipairs(KINDS) do
       it(("at any time, with %d workers"):format(workers), async(function()
         local rows, wanted = helper.full and 300000 or 30000, helper.full and 200 or 15
         -- So small that the table is not done before it was killed that often.
-        local most = helper.full and 160 // workers or 500
+        local most = helper.full and 40 or 500
         local place = helper.project(files(kind, rows, ("min = 20, max = %d, start = 20, workers = %d"):format(most,
           workers)))
         local db = helper.database()
