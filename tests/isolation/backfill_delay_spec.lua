@@ -62,7 +62,7 @@ describe("a backfill on a server with one processor", function()
     local child = helper.spawn({ "-u", url, "backfill", "run" }, { cwd = dir })
     helper.eventually("it gives way", function()
       return value("select coalesce(max(throttle->>'level' || ' ' || (throttle->>'reason')), '') from moonbird.backfill")
-        :find("^slow .*: batches take %d+%% of the time$")
+        :find("^slow .*: batches take %d+%% of the time %(option max_delay%)$")
     end)
     local before = value "select coalesce(sum(rows_seen), 0)::bigint from moonbird.backfill_chunk"
     helper.eventually("it goes on", function()

@@ -39,6 +39,16 @@ describe("config.config", function()
     return config.load(options)
   end
 
+  --- The problems of an error, each with its line; all are of moonbird.lua.
+  local function lines(err)
+    local found = {}
+    for i, problem in ipairs(err.problems) do
+      assert.are.equal("moonbird.lua", problem.file)
+      found[i] = ("%d %s"):format(problem.line, problem.message)
+    end
+    return found
+  end
+
   local function refused(options)
     local loaded, err = load(options)
     assert.is_nil(loaded)
@@ -208,11 +218,6 @@ describe("config.config", function()
 }]]
     local err = refused()
     assert.are.equal("9 problems in moonbird.lua", err.message)
-    local found = {}
-    for i, problem in ipairs(err.problems) do
-      assert.are.equal("moonbird.lua", problem.file)
-      found[i] = ("%d %s"):format(problem.line, problem.message)
-    end
     assert.are.same({
       '2 unknown key "migratons"',
       '3 "timeouts.lock": "5" has no unit; write it like "400ms", "5s", "2m" or "1h30m" ("0" for no limit)',
@@ -223,7 +228,7 @@ describe("config.config", function()
       '8 "default_environment" names "prd", which "environments" does not have',
       '9 "limits" must be a table, not a string',
       '10 "migrations": names the folder "a" twice',
-    }, found)
+    }, lines(err))
   end)
 
   describe("with the options of backfills", function()
@@ -263,11 +268,6 @@ describe("config.config", function()
       assert.is_nil(loaded)
       assert.are.equal("config", err.code)
       assert.are.equal("6 problems in moonbird.lua", err.message)
-      local found = {}
-      for i, problem in ipairs(err.problems) do
-        assert.are.equal("moonbird.lua", problem.file)
-        found[i] = ("%d %s"):format(problem.line, problem.message)
-      end
       assert.are.same({
         '2 unknown key "backfill.1"',
         '3 unknown key "backfill.max_lagg"',
@@ -275,7 +275,7 @@ describe("config.config", function()
         '5 unknown key "backfill.zzz"',
         '8 unknown key "environments.prod.backfill.wokers"',
         '9 "environments.dev.backfill" must be a table, not a number',
-      }, found)
+      }, lines(err))
       assert.are.equal('did you mean "max_lag"?', err.problems[2].hint)
       assert.matches("^known are: batch_target, between, ", err.problems[4].hint)
       assert.are.equal('did you mean "workers"?', err.problems[5].hint)

@@ -80,6 +80,20 @@ describe("a sampler", function()
     return handle
   end
 
+  --- How to connect as a role of the test's own.
+  local function as_role(name)
+    local params = {}
+    for k, v in pairs(db.params) do
+      params[k] = v
+    end
+    params.user = name .. "_" .. db.name
+    db:exec(("create role %s login"):format(params.user))
+    helper.defer(function()
+      db:exec(("drop role %s"):format(params.user))
+    end)
+    return params
+  end
+
   before_each(async(function()
     db = helper.database()
     logged, handles = {}, {}
@@ -157,7 +171,7 @@ describe("a sampler", function()
       level, reason = handle:verdict()
       return level == "slow"
     end)
-    assert.are.equal("looks how others at work bear it: batches take 1% of the time", reason)
+    assert.are.equal("looks how others at work bear it: batches take 1% of the time (option max_delay)", reason)
     helper.eventually("it has looked", function()
       return server:delay(0.5).usual
     end)
@@ -208,23 +222,14 @@ describe("a sampler", function()
       return server:share(0.5) < 0.095 and reason and reason:find("^others wait longer than [%d.]+m?s for the processor in ")
     end)
     assert.are.equal("slow", level)
-    assert.truthy(reason:find(": batches take %d%% of the time$"), reason)
+    assert.truthy(reason:find(": batches take %d%% of the time %(option max_delay%)$"), reason)
     db:exec(("select pg_cancel_backend(%d)"):format(other:pid()))
     working:join()
   end))
 
   it("does without where the server does not let it sleep", async(function()
-    local role = "sleepless_" .. db.name
-    db:exec(("create role %s login; grant pg_read_all_stats to %s; revoke execute on function pg_sleep(float8) from public")
-      :format(role, role))
-    helper.defer(function()
-      db:exec(("drop role %s"):format(role))
-    end)
-    local params = {}
-    for k, v in pairs(db.params) do
-      params[k] = v
-    end
-    params.user = role
+    local params = as_role "sleepless"
+    db:exec(("grant pg_read_all_stats to %s; revoke execute on function pg_sleep(float8) from public"):format(params.user))
     local handle = throttle({ max_delay = 0.5 }, params)
     local server = handle.decision.server
     server.others = 100 -- for some samples
@@ -277,17 +282,8 @@ describe("a sampler", function()
   end))
 
   it("goes by what it sees as an ordinary role, and says what it does not see", async(function()
-    local role = "plain_" .. db.name
-    db:exec(("create role %s login"):format(role))
-    helper.defer(function()
-      db:exec(("drop role %s"):format(role))
-    end)
-    local params = {}
-    for k, v in pairs(db.params) do
-      params[k] = v
-    end
-    params.user = role
-    local handle = throttle({ max_lag = 1, max_active = 1000, max_blocked = 1, max_snapshot = 3600000 }, params)
+    local handle = throttle({ max_lag = 1, max_active = 1000, max_blocked = 1, max_snapshot = 3600000 },
+      as_role "plain")
     assert.are.equal("ok", (handle:verdict()))
     assert.are.equal(1, #logged)
     assert.truthy(logged[1]:find("grant pg_read_all_stats", 1, true), logged[1])

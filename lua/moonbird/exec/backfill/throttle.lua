@@ -208,8 +208,8 @@ end
 local function delay(self, found)
   if self:rests() then
     local limit = self.options.max_delay
-    plain(found, "delay", "slow", ("%s: batches take %.0f%% of the time"):format(self.server:delay(limit):describe(),
-      self.server:share(limit) * 100), SLOW)
+    plain(found, "delay", "slow", ("%s: batches take %.0f%% of the time (option max_delay)"):format(
+      self.server:delay(limit):describe(), self.server:share(limit) * 100), SLOW)
   end
 end
 
