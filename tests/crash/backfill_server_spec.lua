@@ -39,11 +39,22 @@ local function check(db, rows)
   assert.are.equal(0, db:value "select count(*) from moonbird.verify()")
 end
 
---- What can be asked like a database of the tests.
-local function asked(value)
-  return { value = function(_, sql)
-    return value(sql)
-  end }
+--- What can be asked like a database of the tests: it connects when it is asked, until close(), then anew.
+---@param params fun(): table where
+local function watching(params)
+  local own
+  return {
+    value = function(_, sql)
+      own = own or assert(session.open(params(), { application_name = "moonbird-tests" }))
+      return assert(own:query(sql)):value(1, 1)
+    end,
+    close = function()
+      if own then
+        own:close()
+        own = nil
+      end
+    end,
+  }
 end
 
 describe("backends terminated", function()
@@ -82,26 +93,18 @@ describe("backends terminated", function()
 end)
 
 describe("the server stopped hard", function()
-  local home, url, watcher
+  local home, url
+  local here = watching(function()
+    return home.params
+  end)
 
   local function value(sql)
-    watcher = watcher or assert(session.open(home.params, { application_name = "moonbird-tests" }))
-    local result = assert(watcher:query(sql))
-    return result:value(1, 1)
-  end
-
-  local here = asked(value)
-
-  local function let_go()
-    if watcher then
-      watcher:close()
-      watcher = nil
-    end
+    return here:value(sql)
   end
 
   --- As pg_ctl stop -m immediate: nobody is told, what was not on the disk is lost.
   local function stop_hard()
-    let_go()
+    here:close()
     local pid = cluster.status(home.dir).pid
     assert(process.signal(pid, "QUIT"))
     helper.eventually("it has stopped", function()
@@ -117,7 +120,7 @@ describe("the server stopped hard", function()
     home = assert(cluster.open { dir = helper.tmpdir() .. "/pg" })
     url = home.url
     helper.defer(function()
-      let_go()
+      here:close()
       home:release()
       cluster.stop(home.dir, { force = true })
     end)
@@ -246,28 +249,23 @@ describe("the database dropped under a backfill", function()
 end)
 
 describe("a standby", function()
-  local home, replica, watcher
+  local home, replica
+  local here = watching(function()
+    return replica.params
+  end)
 
   local function value(sql)
-    watcher = watcher or assert(session.open(replica.params, { application_name = "moonbird-tests" }))
-    local result = assert(watcher:query(sql))
-    return result:value(1, 1)
+    return here:value(sql)
   end
 
-  local here = asked(value)
-
   before_each(async(function()
-    home, watcher = assert(cluster.open { dir = helper.tmpdir() .. "/pg" }), nil
+    home = assert(cluster.open { dir = helper.tmpdir() .. "/pg" })
     helper.defer(function()
       home:release()
       cluster.stop(home.dir, { force = true })
     end)
     replica = standby.start(home, "berlin")
-    helper.defer(function()
-      if watcher then
-        watcher:close()
-      end
-    end)
+    helper.defer(here.close)
   end))
 
   --- Waits until the standby has replayed what the primary has.
