@@ -507,6 +507,22 @@ static int l_conn_close(lua_State *L)
     return 0;
 }
 
+static int leave_k(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)L;
+    (void)status;
+    mb_conn_close((mb_conn *)ctx);
+    return 0;
+}
+
+/* conn:leave(): closes the connection and waits until the server has ended its backend. */
+static int l_conn_leave(lua_State *L)
+{
+    mb_conn *conn = check_wait(L);
+    mb_conn_leave(conn);
+    return mbl_await(L, mb_conn_wait(conn), leave_k, (lua_KContext)conn);
+}
+
 /* __gc and __close. A task that waits on the connection keeps it on its stack, so nobody does now. */
 static int l_conn_free(lua_State *L)
 {
@@ -536,6 +552,7 @@ int luaopen_moonbird_native_conn(lua_State *L)
                                        {"parameter", l_conn_parameter},
                                        {"notices", l_conn_notices},
                                        {"close", l_conn_close},
+                                       {"leave", l_conn_leave},
                                        {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"new", l_conn_new}, {"iterator", mbl_result_iterator}, {NULL, NULL}};

@@ -39,6 +39,7 @@ void mb_conn_drop_results(mb_conn *conn)
 void mb_conn_close(mb_conn *conn)
 {
     mb_conn_orphan_connect(conn);
+    mb_conn_end_leave(conn);
     mb_poll_close(&conn->poll);
     mb_timer_close(&conn->grace);
     if (conn->cancel_handle)

@@ -17,6 +17,9 @@
 
 /* How long a server may take to answer a cancel request before the connection is cut. */
 #define MB_CONN_GRACE_MS 5000
+/* How long a server may take to end a backend whose client has left. It takes a millisecond or two; one that runs
+ * a statement goes on until it writes. */
+#define MB_CONN_LEAVE_MS 2000
 
 typedef struct mb_conn mb_conn;
 
@@ -44,6 +47,9 @@ mb_conn *mb_conn_new(mb_sched *sched);
 void mb_conn_free(mb_conn **conn);
 /* Closes at once; a running operation ends as lost. Safe to call twice. */
 void mb_conn_close(mb_conn *conn);
+/* Closes, and waits until the server has ended the backend (behind a pooler: has let the client go), at most
+ * MB_CONN_LEAVE_MS. Can't fail; a cancelled task waits no longer, and keeps its request to stop. */
+void mb_conn_leave(mb_conn *conn);
 
 mb_wait *mb_conn_wait(mb_conn *conn);
 mb_conn_status mb_conn_state(const mb_conn *conn);

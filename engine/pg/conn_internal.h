@@ -1,5 +1,6 @@
 /*
- * conn_internal.h - the connection's inside, shared by conn.c (life, operations) and answer.c (reading).
+ * conn_internal.h - the connection's inside, shared by conn.c (life, operations), connect.c, leave.c
+ * and answer.c (reading).
  */
 #ifndef MB_CONN_INTERNAL_H
 #define MB_CONN_INTERNAL_H
@@ -14,7 +15,8 @@ typedef enum mb_op {
     MB_OP_QUERY, /* results until libpq has no more */
     MB_OP_BATCH, /* results until the pipeline's Sync */
     MB_OP_COPY_PUT,
-    MB_OP_COPY_GET
+    MB_OP_COPY_GET,
+    MB_OP_LEAVE /* until the server has closed its end */
 } mb_op;
 
 /* Statements a connection keeps prepared, and those that a batch prepares on its way. */
@@ -32,6 +34,7 @@ struct mb_conn {
     mb_poll *poll;
     mb_timer *grace;
     struct connect_job *connecting;
+    int leaving; /* the socket's second descriptor during MB_OP_LEAVE */
     mb_wait wait;
     mb_op op;
     mb_conn_status copy; /* MB_CONN_COPY_IN or _OUT while one is open, else MB_CONN_IDLE */
@@ -59,10 +62,12 @@ struct mb_conn {
 
 void mb_conn_begin_op(mb_conn *conn, mb_op op);
 void mb_conn_end_op(mb_conn *conn);
-/* The wait's cancel function: ends connecting, asks the server to cancel a statement. */
+/* The wait's cancel function: ends connecting and leaving, asks the server to cancel a statement. */
 void mb_conn_on_cancel(mb_wait *wait);
 /* Leaves a connection attempt to itself. */
 void mb_conn_orphan_connect(mb_conn *conn);
+/* Waits no longer for the server to close its end; nothing when nobody does. */
+void mb_conn_end_leave(mb_conn *conn);
 /* What the batch under way prepares is forgotten; what the connection has prepared stays. */
 void mb_conn_drop_preparing(mb_conn *conn);
 /* COPY OUT has no more rows: from here on the operation reads how it ended. */

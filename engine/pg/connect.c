@@ -188,6 +188,10 @@ void mb_conn_on_cancel(mb_wait *wait)
         mb_conn_end_op(conn);
         return;
     }
+    if (conn->op == MB_OP_LEAVE) {
+        mb_conn_end_leave(conn);
+        return;
+    }
     cancel_job *job = mb_calloc(1, sizeof *job);
     job->handle = PQgetCancel(conn->pg);
     mb_work_run(mb_sched_loop(conn->sched), cancel_work, cancel_done, job);

@@ -299,4 +299,10 @@ end
 
 M.__close = M.close
 
+--- Closes the connection and waits until the server has ended its backend, two seconds at most: it counts for the
+--- server's limits and holds its locks until then. Safe to call twice.
+function M:leave()
+  self.conn:leave()
+end
+
 return M

@@ -114,14 +114,15 @@ local function lease(target)
   return session
 end
 
---- Gives the lease up. The lock is free when it returns: a connection that is closed keeps it for a moment.
+--- Gives the lease up. The lock is free when it returns, also where a pooler in session mode takes its time to reset
+--- what it keeps; and the connection counts no more.
 local function give_up(target, session)
   if target.pooled then
     session:rollback()
   else
     session:batch { target.run.journal:let_go_item(target.name) }
   end
-  session:close()
+  session:leave()
 end
 
 --- Waits for what an interrupted run may still have at work in the server, however long that takes: under our

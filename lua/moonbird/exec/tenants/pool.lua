@@ -53,7 +53,7 @@ end
 
 local function close(self, database, session)
   if self.lent ~= session then
-    session:close()
+    session:leave() -- until then the server counts it, too
   end
   count(self, database, -1)
 end

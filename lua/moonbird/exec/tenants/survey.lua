@@ -155,7 +155,7 @@ local function list_tenants(self, options)
     local key = where and where.key or ""
     if not opened[key] then
       if last and last ~= "" then -- one at a time, beside the project's own database
-        opened[last]:close()
+        opened[last]:leave()
         opened[last] = nil
       end
       last = nil
@@ -180,7 +180,7 @@ local function list_tenants(self, options)
     check_schemas = options.check_schemas })
   for _, session in pairs(opened) do
     if session ~= options.session then
-      session:close()
+      session:leave()
     end
   end
   return tenants, err
