@@ -177,19 +177,26 @@ describe("equal errors", function()
 end)
 
 describe("the pool", function()
-  local opened, doors
+  local opened, most_in, doors
 
+  --- A database whose server takes its time to open and to end a session.
   local function database(key, server)
+    local here = 0
     return { key = key, server = server or "one", label = key, run = {
       connect = function(_, _)
         if doors[key] == "closed" then
           return nil, error_.new("connect", "refused")
         end
         task.sleep(2)
-        opened = opened + 1
+        opened, here = opened + 1, here + 1
+        most_in[key] = math.max(most_in[key] or 0, here)
         local session = { doomed = false }
         function session.close()
-          opened = opened - 1
+          opened, here = opened - 1, here - 1
+        end
+        function session.leave()
+          task.sleep(2)
+          session.close()
         end
         function session.state()
           return "idle"
@@ -200,7 +207,7 @@ describe("the pool", function()
   end
 
   before_each(function()
-    opened, doors = 0, {}
+    opened, most_in, doors = 0, {}, {}
   end)
 
   --- Many tasks take and give; -> the most that were open.
@@ -251,6 +258,16 @@ describe("the pool", function()
     end
     assert.is_true(crowd(pool, list, 10, 8) <= 3)
     pool:close()
+    assert.equal(0, opened)
+    assert.is_nil(pool:leaked())
+  end))
+
+  it("keeps to both caps while sessions end", async(function()
+    local pool, list = pool_of.new { per_server = 3, per_database = 1 }, { database "a", database "b", database "c",
+      database "d" }
+    assert.is_true(crowd(pool, list, 12, 10) <= 3)
+    assert.same({ a = 1, b = 1, c = 1, d = 1 }, most_in)
+    pool:leave()
     assert.equal(0, opened)
     assert.is_nil(pool:leaked())
   end))

@@ -91,7 +91,7 @@ local function rows_of_tenants(run, survey, limit)
       end
       table.move(list, 1, #list, #rows + 1, rows)
     end
-    survey:close() -- one connection at a time
+    survey:leave() -- one connection at a time
   end
   if #survey.databases > 1 then
     table.sort(rows, function(a, b)

@@ -109,7 +109,7 @@ end
 local function look(context, settings)
   local options = context.options
   if context.survey then
-    context.survey:close()
+    context.survey:leave()
   end
   local survey, err = survey_of.open(context.run, settings, { session = context.target.session,
     tenant = options.tenant, exclude = options.exclude, shard = options.shard })

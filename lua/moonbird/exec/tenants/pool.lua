@@ -51,9 +51,11 @@ local function count(self, database, by)
   self.most = math.max(self.most, self.open)
 end
 
-local function close(self, database, session)
+--- How a session is closed: leave() where another may be opened after it, since the server counts a backend until
+--- it has ended.
+local function close(self, database, session, how)
   if self.lent ~= session then
-    session:leave() -- until then the server counts it, too
+    session[how](session)
   end
   count(self, database, -1)
 end
@@ -73,11 +75,19 @@ local function make_room(self, server)
     local item = list[#list]
     if item and item.session ~= self.lent and (not server or item.database.server == server) then
       list[#list] = nil
-      close(self, item.database, item.session)
+      close(self, item.database, item.session, "leave")
       return true
     end
   end
   return false
+end
+
+--- Whether the caps leave room for one more: to the database, and to its server. One session is always allowed: a cap
+--- below what a slot needs would be waited for in vain.
+local function fits(self, database)
+  local here, there = self.counts[database.key] or 0, self.servers[database.server] or 0
+  return here == 0 or (here + 1) * self.each <= self.per_database,
+    there == 0 or (there + 1) * self.each <= self.per_server or (self.open == 0 and there <= 1)
 end
 
 --- A session to a database; waits while a cap is reached.
@@ -91,20 +101,19 @@ function M:take(database)
     if item then
       return item.session
     end
-    -- One session is always allowed: a cap below what a slot needs would be waited for in vain.
-    local here, there = self.counts[database.key] or 0, self.servers[database.server] or 0
-    local fits = here == 0 or (here + 1) * self.each <= self.per_database
-    if fits and (there == 0 or (there + 1) * self.each <= self.per_server or make_room(self, database.server)
-      or (self.open == 0 and there <= 1)) then
+    local here, there = fits(self, database)
+    local one_more = here and there
+    -- Idle sessions of databases that had their turn are closed for it. That takes a while: all is asked again.
+    local made_room = one_more and self.open - (self.lent and 1 or 0) >= self.jobs and make_room(self, nil)
+      or here and not there and make_room(self, database.server)
+    if one_more and not made_room then
       break
+    elseif not made_room then
+      local ok, err = task.sleep(PAUSE_MS)
+      if not ok then
+        return nil, err
+      end
     end
-    local ok, err = task.sleep(PAUSE_MS)
-    if not ok then
-      return nil, err
-    end
-  end
-  if self.open - (self.lent and 1 or 0) >= self.jobs then
-    make_room(self, nil) -- idle sessions of databases that had their turn
   end
   count(self, database, 1) -- before the wait, so that no other slot goes over the cap
   local session, err = database.run:connect(database.label)
@@ -125,7 +134,7 @@ function M:give(database, session)
     session:rollback()
   end
   if session.doomed or (uses >= RECYCLE and session ~= self.lent) then
-    close(self, database, session)
+    close(self, database, session, "leave")
     return
   end
   local list = self.idle[database.key] or {}
@@ -149,17 +158,27 @@ end
 ---@param database moonbird.tenants.database
 ---@param session moonbird.session
 function M:drop(database, session)
-  close(self, database, session)
+  close(self, database, session, "leave")
 end
 
---- Closes all that is idle.
-function M:close()
-  for _, list in pairs(self.idle) do
+local function close_all(self, how)
+  local idle = self.idle
+  self.idle = {}
+  for _, list in pairs(idle) do
     for _, item in ipairs(list) do
-      close(self, item.database, item.session)
+      close(self, item.database, item.session, how)
     end
   end
-  self.idle = {}
+end
+
+--- Closes all that is idle, and waits until the servers have ended the backends.
+function M:leave()
+  close_all(self, "leave")
+end
+
+--- Closes all that is idle, at once: for the end, when nothing is opened after it.
+function M:close()
+  close_all(self, "close")
 end
 
 --- An error when sessions were not given back: a defect.

@@ -390,7 +390,12 @@ function M.names(tenants)
   return literal.array(names)
 end
 
---- Closes every session.
+--- Closes every session, where others may be opened after it.
+function M:leave()
+  self.pool:leave()
+end
+
+--- Closes every session, at the end.
 function M:close()
   self.pool:close()
 end
