@@ -338,4 +338,44 @@ describe("a standby", function()
     helper.ok({ "backfill", "run" }, both)
     check(here, 3000)
   end))
+
+  it("that is met when all rows are done ends it, too; promoted, it is verified and journaled there", async(function()
+    local dir = helper.project { ["migrations/001_rows.sql"] = [[
+-- migrate:up
+create table rows (id int primary key, n int not null default 0);
+insert into rows select i from generate_series(1, 50) i;
+create table gate (closed bool);
+insert into gate values (true);
+create function verify_waits() returns boolean language plpgsql stable as $$ begin
+  if exists (select from gate) and not exists (select from rows where n = 0) then
+    perform pg_sleep(60);
+  end if;
+  return true;
+end $$;
+-- migrate:down
+]], ["migrations/002_count.lua"] = [[return { description = "t", irreversible = "t",
+      backfill = { table = "rows", set = "n = n + 1", where = "verify_waits() and n = 0" } }]] }
+    local both = { db = { url = replica.both }, cwd = dir }
+    helper.ok({ "up", "--to", "1" }, both)
+    local child = helper.spawn({ "backfill", "run" }, both)
+    do
+      local primary <close> = assert(session.open(home.params, { application_name = "moonbird-tests" }))
+      helper.eventually("it verifies", function()
+        return assert(primary:query [[select count(*) from pg_stat_activity
+          where wait_event = 'PgSleep' and query not like '%update%']]):value(1, 1) > 0
+      end)
+    end
+    caught_up()
+    assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
+    local result = child:wait(10000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
+    replica.promote()
+    value "delete from gate returning true"
+    helper.ok({ "backfill", "run" }, both)
+    assert.are.equal(50, value "select count(*) filter (where n = 1) from rows")
+    assert.are.equal(1, value [[select count(*) from moonbird.journal where target = 'global' and version = 2
+      and event = 'apply']])
+  end))
 end)
