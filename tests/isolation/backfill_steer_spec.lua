@@ -204,6 +204,29 @@ describe("a backfill", function()
     assert.are.equal(6000, backfills.seen(db))
   end))
 
+  it("walks a table without a key again together with other runs", async(function()
+    dir = helper.project { ["migrations/001_events.sql"] = [[
+-- migrate:up
+create table events (id int not null, n int not null default 0);
+insert into events select i from generate_series(1, 3000) i;
+-- migrate:down
+]], ["migrations/002_count.lua"] = [[return { description = "a test", irreversible = "a test",
+      backfill = { table = "events", set = "n = n + 1", where = "n < 3", options = { min = 50, max = 100 } } }]] }
+    helper.ok({ "up", "--to", "1" }, { cwd = dir, db = db })
+    local children = {}
+    for i = 1, 4 do
+      children[i] = spawn()
+    end
+    for _, child in ipairs(children) do
+      backfills.finish(child)
+    end
+    assert.are.same({ 3000, 3000 }, { db:value "select count(*) from events",
+      db:value "select count(*) from events where n = 3" })
+    assert.are.equal(1, db:value [[select count(*) from moonbird.journal where target = 'global' and version = 2
+      and event = 'apply']])
+    assert.is_true(db:value "select pass from moonbird.backfill" >= 2)
+  end))
+
   it("halves its batches once while the throttle wavers between slow and stop", async(function()
     project(100, "min = 1, max = 1600, start = 1600")
     local job_of = require "moonbird.exec.backfill.job"
