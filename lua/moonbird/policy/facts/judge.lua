@@ -3,6 +3,7 @@
 --
 -- "New" is what the same step has created before: nobody else can have seen it. An object created with
 -- IF NOT EXISTS may have been there; it counts as new, but not where data would be lost.
+local made_of = require "moonbird.policy.facts.made"
 local names = require "moonbird.policy.facts.names"
 
 local M = {}
@@ -10,54 +11,12 @@ local M = {}
 local shown = names.shown
 
 ---@class moonbird.policy.facts.context
----@field created table<string, table[]> by family of kinds
----@field later table[] what is created in the whole step: { family, kind, schema, name, relation, at, st }
+---@field made moonbird.policy.facts.made
 
 --- A context for one step.
 ---@return moonbird.policy.facts.context
 function M.context()
-  return { created = {}, later = {}, indexes = {} }
-end
-
-local function same_relation(a, b)
-  if not a or not b then
-    return a == b
-  end
-  return names.same(a, b)
-end
-
--- Policies, triggers, rules, constraints and columns are known by their table too, functions by their arguments.
-local function matches(entry, object)
-  if not names.same(entry, object) or (object.relation and not same_relation(entry.relation, object.relation)) then
-    return false
-  end
-  return not (entry.signature and object.signature)
-    or table.concat(entry.signature, ",") == table.concat(object.signature, ",")
-end
-
-local function find(context, kind, object)
-  if not object or not object.name then
-    return nil
-  end
-  if object.schema == "pg_temp" then
-    return { sure = true }
-  end
-  local list = context.created[names.family(kind or "relation")]
-  for i = #(list or {}), 1, -1 do
-    local entry = list[i]
-    if matches(entry, object) or (entry.temporary and entry.name == object.name and not object.schema) then
-      return entry
-    end
-  end
-  -- everything in a schema of this step's own is this step's own
-  if object.schema then
-    for _, entry in ipairs(context.created.schema or {}) do
-      if entry.name == object.schema then
-        return entry
-      end
-    end
-  end
-  return nil
+  return { made = made_of.new() }
 end
 
 --- Whether a relation was created earlier in the step.
@@ -66,32 +25,8 @@ end
 ---@return boolean new
 ---@return boolean sure it cannot have existed before
 function M.is_new(context, relation)
-  local entry = find(context, "table", relation)
+  local entry = context.made:find("table", relation)
   return entry ~= nil, entry ~= nil and entry.sure
-end
-
-local function remember(context, kind, object, sure, extra)
-  local family = names.family(kind)
-  local list = context.created[family] or {}
-  context.created[family] = list
-  local entry = {
-    schema = object.schema, name = object.name, sure = sure, relation = object.relation,
-    signature = object.signature,
-  }
-  for key, value in pairs(extra or {}) do
-    entry[key] = value
-  end
-  list[#list + 1] = entry
-end
-
-local function forget(context, kind, object)
-  local list = context.created[names.family(kind)]
-  for i = #(list or {}), 1, -1 do
-    if matches(list[i], object) then
-      table.remove(list, i)
-      return
-    end
-  end
 end
 
 local part_kinds = { trigger = true, policy = true, rule = true, constraint = true }
@@ -108,35 +43,32 @@ local function note(context, st)
   if st.verb == "create" and st.name then
     -- OR REPLACE and IF NOT EXISTS may have found one
     local sure = not st.if_not_exists and not st.replace
-    remember(context, st.kind, object_of(st), sure, { temporary = st.temporary, table = st.relation })
+    context.made:add(st.kind, object_of(st), sure, { temporary = st.temporary, table = st.relation })
   elseif st.verb == "drop" then
     for _, object in ipairs(st.objects or {}) do
-      forget(context, st.kind, object)
+      context.made:drop(st.kind, object)
     end
   end
   for _, action in ipairs(st.actions or {}) do
     local moves = action.kind == "rename" and { schema = st.schema, name = action.to }
       or action.kind == "set_schema" and { schema = action.to, name = st.name }
     if moves then
-      local entry = find(context, st.kind, object_of(st))
-      if entry and entry.name == st.name then
-        entry.schema, entry.name = moves.schema or entry.schema, moves.name
-      end
+      context.made:rename(st.kind, object_of(st), moves.schema, moves.name)
     elseif action.kind == "add_column" and st.verb == "alter" and st.relation then
-      remember(context, "column", { name = action.column, relation = st.relation }, not action.if_not_exists, {
+      context.made:add("column", { name = action.column, relation = st.relation }, not action.if_not_exists, {
         filled = action.default ~= nil or action.identity ~= nil or action.generated ~= nil or action.serial ~= nil,
         not_null = action.not_null,
       })
     elseif action.kind == "set_default" or action.kind == "drop_default" or action.kind == "set_not_null"
       or action.kind == "drop_not_null" then
-      local column = find(context, "column", { name = action.column, relation = st.relation })
+      local column = context.made:find("column", { name = action.column, relation = st.relation })
       if column and action.kind:find("default", 1, true) then
         column.filled = action.kind == "set_default"
       elseif column then
         column.not_null = action.kind == "set_not_null"
       end
     elseif action.kind == "add_constraint" and action.constraint.name and st.relation then
-      remember(context, "constraint", { name = action.constraint.name, relation = st.relation }, true)
+      context.made:add("constraint", { name = action.constraint.name, relation = st.relation }, true)
     end
   end
 end
@@ -147,21 +79,7 @@ end
 function M.look_ahead(context, statements)
   for at, st in ipairs(statements) do
     if st.verb == "create" and st.name then
-      local object = object_of(st)
-      context.later[#context.later + 1] = {
-        family = names.family(st.kind), kind = st.kind, schema = st.schema, name = st.name,
-        relation = object.relation, signature = object.signature, at = at, st = st,
-      }
-    end
-  end
-end
-
---- What is created later under the object's name, if anything is.
-local function comes_back(context, at, kind, object)
-  local family = names.family(kind)
-  for _, entry in ipairs(context.later) do
-    if entry.at > at and entry.family == family and matches(entry, object) then
-      return entry
+      context.made:foresee(st.kind, object_of(st), at, st)
     end
   end
 end
@@ -185,8 +103,8 @@ end
 
 local function drop(context, st, at, found)
   for _, object in ipairs(st.objects or { { schema = st.schema, name = st.name } }) do
-    local entry = find(context, st.kind, object)
-    local back = replaceable[st.kind] and comes_back(context, at, st.kind, object)
+    local entry = context.made:find(st.kind, object)
+    local back = replaceable[st.kind] and context.made:later(at, st.kind, object)
     local replaced = back and replaceable[back.kind]
     if read_kinds[st.kind] and not (entry and entry.sure) and not replaced then
       found:breaking(("drops %s %s"):format(words(st.kind), shown(object)))
@@ -204,7 +122,7 @@ end
 --- Whether a view takes the old name of a relation that is moved away, with the old columns.
 local function shimmed(context, st, at, column)
   local function view_of(name)
-    local entry = comes_back(context, at, "view", { schema = name.schema, name = name.name })
+    local entry = context.made:later(at, "view", { schema = name.schema, name = name.name })
     return entry and entry.kind == "view" and entry.st
   end
   local view = st.relation and view_of(st.relation)
@@ -217,7 +135,7 @@ end
 local function rename(context, st, at, found)
   local action = st.actions[1]
   if action.kind == "rename_column" then
-    local new_column = find(context, "column", { name = action.column, relation = st.relation })
+    local new_column = context.made:find("column", { name = action.column, relation = st.relation })
     if not (new_column and new_column.sure) and not shimmed(context, st, at, action.column) then
       found:breaking(("renames %s %s.%s to %s"):format(words(st.kind), shown(st.relation), action.column, action.to))
     end
@@ -420,7 +338,7 @@ local function alter(context, st, at, found, sure)
     found.action = action
     if judge and not (action.kind == "set_schema" and shimmed(context, st, at)) then
       local column = action.column and st.relation
-        and find(context, "column", { name = action.column, relation = st.relation })
+        and context.made:find("column", { name = action.column, relation = st.relation })
       judge(st, action, found, column and column.sure and column or nil, sure)
     end
   end
@@ -466,14 +384,14 @@ end
 ---@param at integer its place in the step, as look_ahead() saw it
 function M.statement(context, st, at)
   if st.kind == "index" and not st.relation and st.name then
-    local made = find(context, "index", st)
+    local made = context.made:find("index", st)
     st.relation = made and made.table
   end
   local target = st.relation or st
   local target_kind = st.relation and "table" or st.kind or "table"
-  local entry = find(context, target_kind, target)
+  local entry = context.made:find(target_kind, target)
   if not entry and st.kind and st.kind ~= "column" and st.kind ~= "constraint" then
-    entry = find(context, st.kind, object_of(st))
+    entry = context.made:find(st.kind, object_of(st))
   end
   local creates = st.verb == "create" and st.relation ~= nil and st.relation.name == st.name
     and names.family(st.kind) == "relation" and not st.replace and st.kind ~= "index"
