@@ -288,6 +288,16 @@ describe("a standby", function()
       { err.code, err.message, err.hint })
   end
 
+  --- The primary is gone: a run that is at work ends, and then the standby takes over.
+  local function fails_over(child)
+    assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
+    local result = child:wait(10000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
+    replica.promote()
+  end
+
   it("runs no backfill, and takes no orders for one", async(function()
     local dir = helper.project(files(KINDS[1], 1000, "min = 20, max = 20, start = 20"))
     local primary = { db = { url = home.url }, cwd = dir }
@@ -329,12 +339,7 @@ describe("a standby", function()
     helper.ok({ "up", "--to", "1" }, both)
     local child = helper.spawn({ "backfill", "run" }, both)
     backfills.works(here, 300)
-    assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
-    local result = child:wait(10000)
-    assert.is_truthy(result, "it hangs")
-    assert.are.equal(3, result.status, result.stderr)
-    assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
-    replica.promote()
+    fails_over(child)
     helper.ok({ "backfill", "run" }, both)
     check(here, 3000)
   end))
@@ -366,12 +371,7 @@ end $$;
       end)
     end
     caught_up()
-    assert(process.signal(cluster.status(home.dir).pid, "QUIT"))
-    local result = child:wait(10000)
-    assert.is_truthy(result, "it hangs")
-    assert.are.equal(3, result.status, result.stderr)
-    assert.is_truthy(result.stderr:find("is a standby and can't be written", 1, true), result.stderr)
-    replica.promote()
+    fails_over(child)
     value "delete from gate returning true"
     helper.ok({ "backfill", "run" }, both)
     assert.are.equal(50, value "select count(*) filter (where n = 1) from rows")
