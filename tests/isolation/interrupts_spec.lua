@@ -411,7 +411,8 @@ def forth(client):
                 with lock:
                     armed, done = not done, True
                 if armed:
-                    state["mute"] = mode in ("after", "gone")
+                    # The answer could be through before the cut, and nothing would be lost.
+                    state["mute"] = True
                     if mode == "before":
                         break
             if armed and head[:1] == b"S":
