@@ -18,8 +18,8 @@ local task = require "moonbird.core.task"
 ---@class moonbird.backfill.throttle
 ---@field verdict fun(self): "ok"|"slow"|"stop", string|nil, integer|nil level, reason, and for "slow" how many
 ---       milliseconds to wait before the next batch. Asked before each batch; must not wait itself.
----@field admit fun(self): boolean, string|nil lets one batch through, right before it begins; may wait for batches that
----       are under way. false: ask again, and why if that is worth telling.
+---@field admit fun(self): boolean, string|nil lets one batch through, right before it begins; may wait for others'
+---       turn and for batches under way. false: ask again, and why if that is worth telling.
 ---@field ended fun(self) a batch that was let through is over, whatever came of it
 ---@field configure fun(self, options: table)|nil options were changed from another terminal
 ---@field close fun(self)|nil

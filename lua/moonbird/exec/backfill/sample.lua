@@ -11,7 +11,6 @@ local M = {}
 local QUERIES = {
   wal = [[
     select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as lsn,
-           extract(epoch from clock_timestamp())::float8 as clock,
            pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees]],
   standbys = [[
     select coalesce(nullif(application_name, ''), host(client_addr), 'pid ' || pid) as name,

@@ -220,7 +220,6 @@ function Sampler:ask(what)
       self.session:close()
       self.session = nil
     end
-    return problem
   end
 end
 
