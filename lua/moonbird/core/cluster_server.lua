@@ -235,8 +235,12 @@ end
 ---@field socket_dir string
 ---@field status string "starting", "ready", "stopping", "standby"
 
---- Whether `pid` is a server on `data`: a stale postmaster.pid may name any process.
+--- Whether `pid` is a server on `data`: a stale postmaster.pid may name any process, also one that was killed and that
+--- the kernel is taking away. That has no memory any more, and with it no command line, while it still has its folder.
 local function serves(pid, data)
+  if (fs.read(("/proc/%d/cmdline"):format(pid)) or "") == "" then
+    return false
+  end
   local cwd, _, errno = fs.realpath(("/proc/%d/cwd"):format(pid))
   if cwd then
     return cwd == data
