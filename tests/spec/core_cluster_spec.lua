@@ -160,8 +160,12 @@ describe("a throwaway cluster", function()
       return took
     end
     timed { temp = true }
-    local best = math.min(timed { temp = true }, timed { temp = true }, timed { temp = true })
-    local fresh = timed { dir = dir .. "/pg" }
+    -- In turns, and the best of each: the machine does other things, too.
+    local best, fresh = math.huge, math.huge
+    for i = 1, 3 do
+      best = math.min(best, timed { temp = true })
+      fresh = math.min(fresh, timed { dir = dir .. "/pg" .. i })
+    end
     assert.is_true(best < fresh, ("%.2f s, against %.2f s"):format(best, fresh))
   end))
 
