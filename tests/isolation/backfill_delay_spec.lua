@@ -1,7 +1,6 @@
 -- A backfill beside clients that need the same processor: it takes no more of the time than they can bear, and all
 -- of it as soon as they are gone.
 local cluster = require "moonbird.core.cluster"
-local binaries = require "moonbird.core.cluster_binaries"
 local helper = require "tests.helper"
 local process = require "moonbird.core.process"
 local session = require "moonbird.core.session"
@@ -54,8 +53,9 @@ describe("a backfill on a server with one processor", function()
   end))
 
   it("leaves it to clients, and takes it back when they are gone", async(function()
-    local clients <close> = assert(process.spawn { file = assert(binaries.find()).bin .. "/pgbench", args = { "-n",
-      "-R", "1000", "-c", "8", "-T", "600", "-f", dir .. "/client.sql", url } })
+    -- Debian's, whatever the server is: not every one brings it along.
+    local clients <close> = assert(process.spawn { file = "pgbench", args = { "-n", "-R", "1000", "-c", "8", "-T", "600",
+      "-f", dir .. "/client.sql", url } })
     helper.eventually("clients are at work", function()
       return value "select count(*) from users where seen > 0" > 100
     end)
