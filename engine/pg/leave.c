@@ -23,22 +23,19 @@ void mb_conn_end_leave(mb_conn *conn)
     mb_conn_end_op(conn);
 }
 
-/* Reads past what the server still had to say. */
+/* Reads past what the server still had to say; one piece a turn, it may be at a large answer. */
 static void on_socket(void *owner, bool readable, bool writable, bool failed)
 {
     (void)readable;
     (void)writable;
     (void)failed; /* reading tells it */
     mb_conn *conn = owner;
-    char rest[512];
-    ssize_t n;
-    do {
-        n = recv(conn->leaving, rest, sizeof rest, MSG_DONTWAIT);
-    } while (n > 0 || (n < 0 && errno == EINTR));
-    if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
-        mb_conn_end_leave(conn);
-    else
+    char rest[4096];
+    ssize_t n = recv(conn->leaving, rest, sizeof rest, MSG_DONTWAIT);
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)))
         mb_poll_set(conn->poll, true, false);
+    else
+        mb_conn_end_leave(conn);
 }
 
 static void on_patience_over(void *owner)
