@@ -5,6 +5,7 @@ local conn = require "moonbird.native.conn"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local process = require "moonbird.core.process"
+local server = require "moonbird.core.cluster_server"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local async, eventually = helper.async, helper.eventually
@@ -355,6 +356,33 @@ describe("a project's cluster", function()
     assert(again:release())
     assert(c:release())
     assert.is_false(cluster.status(dir .. "/pg").running)
+  end))
+
+  it("takes no process for its server that the kernel is taking away", async(function()
+    local data = assert(fs.realpath(dir)) .. "/data"
+    assert(fs.mkdir(data))
+    -- So large that it takes a while.
+    local child = assert(process.spawn { file = "python3", cwd = data, args = { "-c", [[
+import time
+memory = bytearray(200 << 20)
+for i in range(0, len(memory), 4096):
+    memory[i] = 1
+open("touched", "w").close()
+time.sleep(60)]] } })
+    helper.defer(function()
+      child:kill("KILL")
+      child:wait()
+      child:close()
+    end)
+    eventually("its memory is there", function()
+      return fs.stat(data .. "/touched")
+    end)
+    local pid = child:pid()
+    assert(fs.write(data .. "/postmaster.pid", ("%d\n%s\n0\n5432\n%s\n\n\nready\n"):format(pid, data, dir)))
+    assert.are.equal("ready", server.state(data).status)
+    child:kill("KILL")
+    repeat until not alive(pid) -- without a wait in between
+    assert.is_nil(server.state(data))
   end))
 
   it("stays after start, until stop", async(function()
