@@ -41,28 +41,32 @@ describe("a storm:", function()
     assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
   end))
 
-  it("processes of a fleet that together lock more than the server can hold", async(function()
-    local server = tenants.server { max_locks_per_transaction = "10", max_connections = "20" }
-    local many = {}
-    for i = 1, 30 do
-      many[i] = ("create table many_%d (id int primary key, note text);"):format(i)
-    end
-    many[31] = "select pg_sleep(0.1);"
-    local dir = tenants.project { ["001_many.sql"] = sql("tenant", table.concat(many, "\n")) }
-    local session = server.session()
-    schemas(session, 24)
-    local children = {}
-    for i = 1, 3 do
-      children[i] = helper.spawn({ "-u", server.url, "--json", "up", "--fleet", "r1", "--jobs", "4" }, { cwd = dir })
-    end
-    for _, child in ipairs(children) do
-      local result = child:wait(120000)
-      assert.is_truthy(result, "it hangs")
-      assert.equal(0, result.status, result.stdout .. result.stderr)
-    end
-    assert.equal(24 * 30, rows(session, "select count(*) from pg_class where relname ~ '^many_\\d+$'"))
-    assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
-  end))
+  for jobs, processes in pairs { [4] = 3, [1] = 8 } do
+    it(("%d processes of a fleet, %d at a time each, that together lock more than the server can hold"):format(processes,
+      jobs), async(function()
+      local server = tenants.server { max_locks_per_transaction = "10", max_connections = "20" }
+      local many = {}
+      for i = 1, 30 do
+        many[i] = ("create table many_%d (id int primary key, note text);"):format(i)
+      end
+      many[31] = "select pg_sleep(0.1);"
+      local dir = tenants.project { ["001_many.sql"] = sql("tenant", table.concat(many, "\n")) }
+      local session = server.session()
+      schemas(session, 24)
+      local children = {}
+      for i = 1, processes do
+        children[i] = helper.spawn({ "-u", server.url, "--json", "up", "--fleet", "r1", "--jobs", tostring(jobs) },
+          { cwd = dir })
+      end
+      for _, child in ipairs(children) do
+        local result = child:wait(120000)
+        assert.is_truthy(result, "it hangs")
+        assert.equal(0, result.status, result.stdout .. result.stderr)
+      end
+      assert.equal(24 * 30, rows(session, "select count(*) from pg_class where relname ~ '^many_\\d+$'"))
+      assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
+    end))
+  end
 
   it("others that take every connection for a while", async(function()
     local server = tenants.server { max_connections = "14", superuser_reserved_connections = "2" }

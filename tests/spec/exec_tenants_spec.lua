@@ -5,6 +5,7 @@ local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local journal = require "moonbird.core.journal"
 local one = require "moonbird.exec.tenants.one"
+local pace_of = require "moonbird.exec.tenants.pace"
 local pool_of = require "moonbird.exec.tenants.pool"
 local queue_of = require "moonbird.exec.tenants.queue"
 local session_of = require "moonbird.core.session"
@@ -331,6 +332,35 @@ describe("the pool", function()
     pool:give(where, session)
     pool:close()
     assert.is_nil(pool:leaked())
+  end))
+end)
+
+describe("the pace", function()
+  local function alone(shared)
+    local pace = pace_of.new(1, shared)
+    pace.running = 1
+    return pace
+  end
+
+  it("blames a shortage on those that run beside, if any", function()
+    local pace = alone(false)
+    assert.is_false((pace:short(task.now())))
+    pace.running = 2
+    assert.is_true((pace:short(task.now())))
+  end)
+
+  it("blames it on the other processes of a fleet, for as long as none goes well", async(function()
+    local before = pace_of.SHARED_MS
+    helper.defer(function()
+      pace_of.SHARED_MS = before
+    end)
+    pace_of.SHARED_MS = 200
+    local pace = alone(true)
+    assert.is_true((pace:short(task.now())))
+    task.sleep(250)
+    assert.is_false((pace:short(task.now())))
+    pace:good()
+    assert.is_true((pace:short(task.now())))
   end))
 end)
 

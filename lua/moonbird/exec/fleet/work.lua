@@ -58,7 +58,7 @@ function M.on_tenants(self, view)
   context.report:wave_started(wave, queue, view.waves)
   local _, stopped = stage_of.run_wave {
     queue = queue, pool = context.survey.pool, stage = stage, gate = context.options.gate, report = context.report,
-    attempts = context.survey.settings.attempts, jobs = jobs, prepare = survey_of.prepare,
+    attempts = context.survey.settings.attempts, jobs = jobs, shared = true, prepare = survey_of.prepare,
     record_failure = waves_of.recorder(context.survey, stage.direction),
   }
   queue:give_back_ready()

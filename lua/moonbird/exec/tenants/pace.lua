@@ -10,12 +10,17 @@ M.__index = M
 
 -- How long a slot that may not begin waits before it looks again.
 M.PAUSE_MS = 20
+-- How long a process of a fleet that runs one at a time, none of which goes well, thinks that it is because of the
+-- others.
+M.SHARED_MS = 60000
 
 --- Begins at full pace.
 ---@param jobs integer
+---@param shared? boolean other processes run tenants, too
 ---@return moonbird.tenants.pace
-function M.new(jobs)
-  return setmetatable({ limit = jobs, most = jobs, admitted = 0, running = 0, well = 0, slowed = 0 }, M)
+function M.new(jobs, shared)
+  return setmetatable({ limit = jobs, most = jobs, admitted = 0, running = 0, well = 0, slowed = 0,
+    shared = shared or false }, M)
 end
 
 --- Whether a slot may take a tenant; leave() is to follow.
@@ -35,7 +40,7 @@ end
 
 --- A tenant went well.
 function M:good()
-  self.well = self.well + 1
+  self.well, self.alone_since = self.well + 1, nil
   if self.limit < self.most and self.well >= 2 * self.limit then
     self.limit, self.well = self.limit + 1, 0
   end
@@ -43,7 +48,7 @@ end
 
 --- The server had not enough for a tenant. Those that began together count once.
 ---@param started integer task.now() when the tenant began
----@return boolean beside others of this run: fewer at a time may do, so it is no attempt of the tenant's own
+---@return boolean beside others of this run: later or with fewer it may do, so it is no attempt of the tenant's own
 ---@return boolean slower the pace was lowered just now
 function M:short(started)
   local beside = self.running > 1
@@ -52,6 +57,10 @@ function M:short(started)
     self.limit, self.slowed = math.max(1, math.min(self.limit, self.running) // 2), task.now()
   end
   self.well = 0
+  if self.shared and not beside then
+    self.alone_since = self.alone_since or task.now()
+    beside = task.now() - self.alone_since < M.SHARED_MS
+  end
   return beside, slower
 end
 

@@ -224,11 +224,12 @@ local function slot(context)
 end
 
 --- Runs one wave to its end. The caller's own cancellation reaches the slots.
----@param context table queue, pool, stage, gate, report, attempts, jobs, prepare(database, session)
+---@param context table queue, pool, stage, gate, report, attempts, jobs, shared (others run tenants, too),
+---       prepare(database, session)
 ---@return true|nil
 ---@return moonbird.error? err interrupted or out of time; failures of tenants are in the queue
 function M.run_wave(context)
-  context.away, context.pace = {}, pace_of.new(context.jobs)
+  context.away, context.pace = {}, pace_of.new(context.jobs, context.shared)
   local each = 1
   for _, step in ipairs(context.stage.steps) do
     each = step.transactional and each or 2
