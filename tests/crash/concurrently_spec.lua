@@ -63,6 +63,13 @@ describe("CREATE INDEX CONCURRENTLY", function()
     end)
   end
 
+  --- A transaction that a build waits for the end of: until then it is not done, however quick the machine.
+  local function hold(db)
+    local session = db:connect()
+    assert(session:simple("begin isolation level repeatable read; select count(*) from rows"))
+    return session
+  end
+
   --- Starts `n` runners at once and waits for all; after each success the index must be good.
   local function runners(db, n)
     local results, tasks, problems = {}, {}, {}
@@ -123,8 +130,7 @@ describe("CREATE INDEX CONCURRENTLY", function()
 
   it("waits for the build that a killed client left going on in the server", helper.async(function()
     local db = helper.database { template = ground }
-    local old = db:connect()
-    assert(old:simple("begin isolation level repeatable read; select count(*) from rows"))
+    local old = hold(db)
     local child = helper.spawn({ "up" }, { db = db, cwd = dir })
     -- waits for the old transaction's snapshot, after the index is in the catalog
     helper.eventually("the build waits for the old snapshot", function()
@@ -174,10 +180,12 @@ describe("CREATE INDEX CONCURRENTLY", function()
 
   it("is cleaned up when its backend is terminated, and built anew", helper.async(function()
     local db = helper.database { template = ground }
+    local old = hold(db)
     local child = helper.spawn({ "up" }, { db = db, cwd = dir })
     local pid = running(db)
     task.sleep(50)
     db:value("select pg_terminate_backend($1)", pid)
+    assert(old:simple "commit")
     local result = child:wait(20000)
     assert.is_truthy(result, "hangs")
     assert.are.equal(1, result.status, result.stdout .. result.stderr)
@@ -227,11 +235,13 @@ describe("CREATE INDEX CONCURRENTLY", function()
   -- predecessor left: with a transaction they could wait for each other.
   it("holds the lock without a transaction", helper.async(function()
     local db = helper.database { template = ground }
+    local old = hold(db)
     local child = helper.spawn({ "up" }, { db = db, cwd = dir })
     running(db)
     assert.are.same({ "idle" }, db:values [[select state from pg_stat_activity where xact_start is null
       and application_name like 'moonbird/%/lease' and datname = current_database()]])
     assert.are.equal(5, helper.moonbird({ "up", "--lock-wait", "100ms" }, { db = db, cwd = dir }).status)
+    assert(old:simple "commit")
     local result = assert(child:wait(30000))
     assert.are.equal(0, result.status, result.stderr)
     assert.are.equal(0, db:value "select count(*) from pg_locks where locktype = 'advisory'")
@@ -240,12 +250,14 @@ describe("CREATE INDEX CONCURRENTLY", function()
 
   it("stays whole when the backend that holds the lock is terminated during the build", helper.async(function()
     local db = helper.database { template = ground }
+    local old = hold(db)
     local first = helper.spawn({ "up" }, { db = db, cwd = dir })
     running(db)
     local second = helper.spawn({ "up" }, { db = db, cwd = dir })
     task.sleep(100)
     assert.are.equal(1, db:value([[select count(pg_terminate_backend(pid)) from pg_stat_activity
       where application_name like 'moonbird/%/lease' and datname = current_database()]]))
+    assert(old:simple "commit")
     local results = { first:wait(30000), second:wait(30000) }
     assert.is_truthy(results[1] and results[2], "a runner hangs")
     look(db)
