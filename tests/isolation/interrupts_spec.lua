@@ -310,7 +310,7 @@ describe("a server that goes away", function()
       for _, pid in ipairs(pids) do -- the backends in the middle of a statement, then the postmaster
         process.signal(pid, "KILL")
       end
-      cluster.stop(server.dir, { force = true })
+      assert(cluster.stop(server.dir, { force = true }))
       local result = child:wait(20000)
       if not result then
         child:kill("KILL")

@@ -358,6 +358,28 @@ describe("a project's cluster", function()
     assert.is_false(cluster.status(dir .. "/pg").running)
   end))
 
+  it("is stopped at once when it does not end by itself, and has all that was committed", async(function()
+    local c = assert(cluster.open { dir = dir .. "/pg" })
+    assert.is_true(connects(c))
+    local before = server.FAST_SECONDS
+    helper.defer(function()
+      server.FAST_SECONDS = before
+    end)
+    server.FAST_SECONDS = 0.5
+    local connection <close> = conn.new()
+    assert(connection:connect(c.params))
+    local waits_for = connection:query("select pid from pg_stat_activity where backend_type = 'checkpointer'"):value(1, 1)
+    connection:close()
+    assert(process.signal(waits_for, "STOP"))
+    assert(c:release())
+    assert.is_false(cluster.status(dir .. "/pg").running)
+    local again = assert(cluster.open { dir = dir .. "/pg" })
+    assert(connection:connect(again.params))
+    assert.are.equal(1, connection:query("select count(*) from t"):value(1, 1))
+    connection:close()
+    assert(again:release())
+  end))
+
   it("takes no process for its server that the kernel is taking away", async(function()
     local data = assert(fs.realpath(dir)) .. "/data"
     assert(fs.mkdir(data))
