@@ -43,7 +43,7 @@ local function note(context, st)
   if st.verb == "create" and st.name then
     -- OR REPLACE and IF NOT EXISTS may have found one
     local sure = not st.if_not_exists and not st.replace
-    context.made:add(st.kind, object_of(st), sure, { temporary = st.temporary, table = st.relation })
+    context.made:add(st.kind, object_of(st), sure, { table = st.relation })
   elseif st.verb == "drop" then
     for _, object in ipairs(st.objects or {}) do
       context.made:drop(st.kind, object)

@@ -49,23 +49,19 @@ local function add(store, kind, entry)
   list[#list + 1] = entry
 end
 
-local function remove(store, kind, entry)
-  local list = entries(store, kind, entry.name)
+--- The newest of the entries that are made by now, with its place among those of its name.
+local function latest(self, kind, object)
+  local list = entries(self.here, kind, object.name)
   for i = #list, 1, -1 do
-    if list[i] == entry then
-      table.remove(list, i)
+    if matches(list[i], object) then
+      return list[i], list, i
     end
   end
 end
 
-local function latest(self, kind, object)
-  local list = entries(self.here, kind, object.name)
-  for i = #list, 1, -1 do
-    local entry = list[i]
-    if matches(entry, object) or (entry.temporary and not object.schema) then
-      return entry
-    end
-  end
+local function take_out(self, kind, object)
+  local entry, list, place = latest(self, kind, object)
+  return entry and table.remove(list, place)
 end
 
 --- What was made by now under an object's name.
@@ -79,8 +75,7 @@ function M:find(kind, object)
     return { sure = true }
   end
   -- Everything in a schema of this step's own is this step's own.
-  return latest(self, kind or "relation", object)
-    or object.schema and entries(self.here, "schema", object.schema)[1] or nil
+  return (latest(self, kind or "relation", object)) or entries(self.here, "schema", object.schema)[1]
 end
 
 --- Notes an object.
@@ -103,13 +98,7 @@ end
 ---@param kind string
 ---@param object { schema?: string, name?: string, relation?: table, signature?: string[] }
 function M:drop(kind, object)
-  local list = object.name and entries(self.here, kind, object.name) or {}
-  for i = #list, 1, -1 do
-    if matches(list[i], object) then
-      table.remove(list, i)
-      return
-    end
-  end
+  take_out(self, kind, object)
 end
 
 --- An object has another name or schema now. Nothing happens when it is not of this step.
@@ -118,12 +107,10 @@ end
 ---@param schema? string nil: as before
 ---@param name string
 function M:rename(kind, object, schema, name)
-  local entry = self:find(kind, object)
-  if entry and entry.name == object.name then
-    -- the newest under its new name
-    remove(self.here, kind, entry)
+  local entry = take_out(self, kind, object)
+  if entry then
     entry.schema, entry.name = schema or entry.schema, name
-    add(self.here, kind, entry)
+    add(self.here, kind, entry) -- the newest under its new name
   end
 end
 
@@ -143,7 +130,7 @@ end
 ---@param object { schema?: string, name?: string, relation?: table, signature?: string[] }
 ---@return { kind: string, st: table }? entry
 function M:later(at, kind, object)
-  for _, entry in ipairs(object.name and entries(self.step, kind, object.name) or {}) do
+  for _, entry in ipairs(entries(self.step, kind, object.name)) do
     if entry.at > at and matches(entry, object) then
       return entry
     end
