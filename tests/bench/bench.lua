@@ -5,8 +5,10 @@
 -- the same Unix socket. Before each run of a case that writes there is a CHECKPOINT, so that none pays for
 -- what the one before it wrote.
 local cluster = require "moonbird.core.cluster"
+local db = require "moonbird.core.db"
 local fs = require "moonbird.core.fs"
 local process = require "moonbird.core.process"
+local recorder = require "moonbird.exec.recorder"
 local session = require "moonbird.core.session"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
@@ -278,6 +280,27 @@ local function case_idle()
     64, " MiB")
 end
 
+--- What it costs that a dry run records what a function sends: the best of the rounds with and without, in turns.
+local function row_of_recording()
+  local at = server.params
+  local own <close> = assert(session.open { host = at.host, port = at.port, user = at.user, dbname = "stream" })
+  local function once(record)
+    local handle = db.new { session = own, target = {}, log = function() end, record = record }
+    assert(own:query "begin")
+    local began = sys.monotonic()
+    for _ in handle:rows "select id, name from big" do end
+    local took = sys.monotonic() - began
+    own:rollback()
+    return took
+  end
+  local off, on = math.huge, math.huge
+  for _ = 1, rounds do
+    off = math.min(off, once(nil))
+    on = math.min(on, once(recorder.new { file = "migrations/001_x.lua", source = "" }))
+  end
+  row("  recorded, best of all", ms(on), on / off, "not recorded " .. ms(off), 1.10)
+end
+
 local function case_stream()
   note "streaming 1,000,000 rows: moonbird (db:rows in Lua), psql (COPY TO STDOUT)"
   fresh "stream"
@@ -302,6 +325,7 @@ local function case_stream()
     { name = "psql", command = { "psql", "-Xq", "-d", url "stream", "-c", "copy big to stdout" } },
   })
   row("stream 1,000,000 rows", ms(times.moonbird), times.moonbird / times.psql, "psql COPY " .. ms(times.psql), 2.50)
+  row_of_recording()
   row("  peak memory", ("%.1f MiB"):format(peaks.moonbird), peaks.moonbird, ("psql %.1f MiB"):format(peaks.psql), 32,
     " MiB")
 end
