@@ -176,18 +176,23 @@ describe("the server stopped hard", function()
     end
   end
 
+  --- The server is gone for good: the run ends in time, and says why.
+  local function gives_up(child, seconds)
+    stop_hard()
+    local began = sys.monotonic()
+    local result = child:wait(30000)
+    assert.is_truthy(result, "it hangs")
+    assert.is_true(sys.monotonic() - began < seconds, ("it took %.1f s"):format(sys.monotonic() - began))
+    assert.are.equal(3, result.status, result.stderr)
+    assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
+  end
+
   it("for good: the run ends with an error in the time of its option, and the next one goes on", async(function()
     local dir = helper.project(files(KINDS[1], 6000, "min = 20, max = 20, start = 20, workers = 2, reconnect = '2s'"))
     helper.ok({ "up", "--to", "1" }, where(dir))
     local child = helper.spawn({ "backfill", "run" }, where(dir))
     backfills.works(here, 300)
-    stop_hard()
-    local began = sys.monotonic()
-    local result = child:wait(20000)
-    assert.is_truthy(result, "it hangs")
-    assert.is_true(sys.monotonic() - began < 8, ("it took %.1f s"):format(sys.monotonic() - began))
-    assert.are.equal(3, result.status, result.stderr)
-    assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
+    gives_up(child, 8)
     start()
     helper.ok({ "backfill", "run" }, where(dir))
     check(here, 6000)
@@ -205,13 +210,7 @@ describe("the server stopped hard", function()
       return value "select throttle->>'level' from moonbird.backfill" == "stop"
     end)
     task.sleep(1000) -- the batch under way ends, so that no worker meets it
-    stop_hard()
-    local began = sys.monotonic()
-    local result = child:wait(30000)
-    assert.is_truthy(result, "it hangs")
-    assert.is_true(sys.monotonic() - began < 15, ("it took %.1f s"):format(sys.monotonic() - began))
-    assert.are.equal(3, result.status, result.stderr)
-    assert.is_truthy(result.stderr:find("did not come back in 2s (option reconnect)", 1, true), result.stderr)
+    gives_up(child, 15)
     start()
     value "update switch set level = 'ok'"
     helper.ok({ "backfill", "run" }, where(dir))

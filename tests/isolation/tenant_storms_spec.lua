@@ -19,40 +19,44 @@ local function schemas(session, count)
   end
 end
 
+--- A project of 24 tenants that take some 75 locks each, and hold them for a while.
+local function greedy(session, seconds)
+  local many = {}
+  for i = 1, 30 do
+    many[i] = ("create table many_%d (id int primary key, note text);"):format(i)
+  end
+  many[31] = ("select pg_sleep(%s);"):format(seconds)
+  schemas(session, 24)
+  return tenants.project { ["001_many.sql"] = sql("tenant", table.concat(many, "\n")) }
+end
+
+--- Each of them is done once.
+local function greedy_are_done(session)
+  assert.equal(24 * 30, rows(session, "select count(*) from pg_class where relname ~ '^many_\\d+$'"))
+  assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
+end
+
 describe("a storm:", function()
   it("tenants that together lock more than the server can hold", async(function()
     -- Room for about 290 locks: for three or four of these tenants at a time.
     local server = tenants.server { max_locks_per_transaction = "10", max_connections = "14" }
-    local many = {}
-    for i = 1, 30 do
-      many[i] = ("create table many_%d (id int primary key, note text);"):format(i)
-    end
-    many[31] = "select pg_sleep(0.2);"
-    local dir = tenants.project { ["001_many.sql"] = sql("tenant", table.concat(many, "\n")) }
     local session = server.session()
-    schemas(session, 24)
+    local dir = greedy(session, 0.2)
     local result = helper.moonbird({ "-u", server.url, "--json", "up", "--jobs", "8" }, { cwd = dir, timeout = 120 })
     local said = json.decode(result.stdout)
     assert.equal(0, result.status, result.stdout .. result.stderr)
     assert.equal(24, said.tenants.migrated)
     has(result.stderr, '"event":"fewer","jobs":4,"sqlstate":"53200"')
     has(result.stderr, "out of shared memory (53200); 4 tenants at a time for now")
-    assert.equal(24 * 30, rows(session, "select count(*) from pg_class where relname ~ '^many_\\d+$'"))
-    assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
+    greedy_are_done(session)
   end))
 
   for jobs, processes in pairs { [4] = 3, [1] = 8 } do
     it(("%d processes of a fleet, %d at a time each, that together lock more than the server can hold"):format(processes,
       jobs), async(function()
       local server = tenants.server { max_locks_per_transaction = "10", max_connections = "20" }
-      local many = {}
-      for i = 1, 30 do
-        many[i] = ("create table many_%d (id int primary key, note text);"):format(i)
-      end
-      many[31] = "select pg_sleep(0.1);"
-      local dir = tenants.project { ["001_many.sql"] = sql("tenant", table.concat(many, "\n")) }
       local session = server.session()
-      schemas(session, 24)
+      local dir = greedy(session, 0.1)
       local children = {}
       for i = 1, processes do
         children[i] = helper.spawn({ "-u", server.url, "--json", "up", "--fleet", "r1", "--jobs", tostring(jobs) },
@@ -63,8 +67,7 @@ describe("a storm:", function()
         assert.is_truthy(result, "it hangs")
         assert.equal(0, result.status, result.stdout .. result.stderr)
       end
-      assert.equal(24 * 30, rows(session, "select count(*) from pg_class where relname ~ '^many_\\d+$'"))
-      assert.equal(24, rows(session, "select count(*) from moonbird.journal where event = 'apply' and target like 't%'"))
+      greedy_are_done(session)
     end))
   end
 
