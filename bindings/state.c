@@ -115,7 +115,8 @@ static void add_natives(lua_State *L)
 }
 
 /* failpoint(name): in crash-test builds kills the process with SIGKILL when MOONBIRD_FAILPOINT is
- * "name" or "name:n" (the n-th time); elsewhere does nothing. Loaded as a module it is the function. */
+ * "name" or "name:n" (the n-th time), or lets it stand still until a SIGCONT with "name:n:stop";
+ * elsewhere does nothing. Loaded as a module it is the function. */
 static int failpoint_hit(lua_State *L)
 {
 #ifdef MB_FAILPOINTS
@@ -133,9 +134,10 @@ static int failpoint_hit(lua_State *L)
     if (!wanted)
         return 0;
     size_t len = strcspn(wanted, ":");
-    unsigned n = wanted[len] ? (unsigned)strtoul(wanted + len + 1, NULL, 10) : 1;
+    char *rest = NULL;
+    unsigned n = wanted[len] ? (unsigned)strtoul(wanted + len + 1, &rest, 10) : 1;
     if (strlen(name) == len && !strncmp(name, wanted, len) && ++hits == n)
-        raise(SIGKILL);
+        raise(rest && !strcmp(rest, ":stop") ? SIGSTOP : SIGKILL);
 #else
     (void)L;
 #endif

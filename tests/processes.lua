@@ -11,4 +11,11 @@ function M.alive(pid)
   return (fs.read(("/proc/%d/cmdline"):format(pid)) or "") ~= ""
 end
 
+--- Whether a process was stopped by a signal and waits for SIGCONT.
+---@param pid integer
+---@return boolean
+function M.stopped(pid)
+  return (fs.read(("/proc/%d/stat"):format(pid)) or ""):match("%) (%a)") == "T"
+end
+
 return M

@@ -164,7 +164,6 @@ local function run_steps(target, steps, budget, done)
     M.note_applied(target, step)
     err = gate and gate:after(target, step, took)
     if not err and step.moved then -- while the backfill ran others applied migrations: plan again
-      target.head = -1
       err = error_.new("history_moved", "the history moved on while a backfill ran")
     end
     if err then
@@ -360,16 +359,17 @@ function M.run(target, entries, direction, options)
       end
     end
     run.monitor = run.monitor or require("moonbird.exec.monitor").new(run)
+    local planned = target.head
     ok, err = run_steps(target, steps, budget, done)
     if ok or err.code ~= "history_moved" then
       break
     end
     run.report:log("info", "another runner changed the history; planning again")
-    local head, moved = target.head, err
+    local moved = err
     ok, err = target:refresh()
     if not ok then
       break
-    elseif target.head == head then
+    elseif target.head == planned then
       ok, err = nil, moved -- nothing moved: going round again would change nothing
       break
     end

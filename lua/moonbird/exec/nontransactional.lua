@@ -136,7 +136,6 @@ local function await_orphans(target)
     ok, err = target:refresh()
   end
   if ok and target.head ~= head then
-    target.head = head -- apply.run looks itself, and wants to see that it moved
     return nil, error_.new("history_moved", "an interrupted run finished a part of the step meanwhile")
   elseif not ok or target.pooled then -- a pooler's connection would keep the lock for whoever comes next
     return ok, err

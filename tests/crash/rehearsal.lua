@@ -1,0 +1,75 @@
+--- A scenario as it runs when nobody disturbs it, to hold against it what came of one that was: killed, stopped.
+local assert = require "luassert"
+local fs = require "moonbird.core.fs"
+local helper = require "tests.helper"
+local pictures = require "tests.crash.pictures"
+
+local M = {}
+
+--- The points a run passed, in order: "name:n" where n counts the name's hits.
+local function read_trace(path)
+  local points, hits = {}, {}
+  for name in (fs.read(path) or ""):gmatch("[^\n]+") do
+    hits[name] = (hits[name] or 0) + 1
+    points[#points + 1] = name .. ":" .. hits[name]
+  end
+  return points
+end
+
+--- Runs a command and lists the failpoints it passes.
+---@param args string[]
+---@param db tests.database
+---@param dir string the project
+---@param point? string where it is killed
+---@return table result of helper.moonbird
+---@return string[] points
+function M.traced(args, db, dir, point)
+  local trace = dir .. "/trace"
+  if fs.stat(trace) then
+    assert(fs.remove(trace))
+  end
+  local result = helper.moonbird(args, { db = db, cwd = dir,
+    env = { MOONBIRD_FAILPOINT_TRACE = trace, MOONBIRD_FAILPOINT = point or false } })
+  return result, read_trace(trace)
+end
+
+--- Fails with all that a command printed unless it exited with 0.
+---@param result table
+---@param what string
+function M.expect_ok(result, what)
+  if result.status ~= 0 then
+    error(("%s: exit %s\nstdout: %s\nstderr: %s"):format(what, result.status or result.signal, result.stdout,
+      result.stderr), 2)
+  end
+end
+
+--- The uninterrupted run: the database before it (a template for the others), what it must come to, and
+--- the points it passes.
+---@param scenario moonbird.scenario
+---@return { dir: string, ground: tests.database, points: string[], catalog: string, journal: string }
+function M.run(scenario)
+  local dir = helper.project(scenario.files, { scope = "file" })
+  local ground = helper.database { scope = "file" }
+  for _, args in ipairs(scenario.before) do
+    M.expect_ok(helper.moonbird(args, { db = ground, cwd = dir }), table.concat(args, " "))
+  end
+  local db = helper.database { scope = "file", template = ground }
+  local result, points = M.traced(scenario.command, db, dir)
+  M.expect_ok(result, "the uninterrupted run")
+  local ready = { dir = dir, ground = ground, points = points, catalog = pictures.catalog(db),
+    journal = pictures.journal(db) }
+  db:drop()
+  return ready
+end
+
+--- Fails unless a database is what the uninterrupted run made of it.
+---@param ready table of run()
+---@param db tests.database
+function M.compare(ready, db)
+  assert.are.equal("", pictures.difference(ready.catalog, pictures.catalog(db)))
+  assert.are.equal("", pictures.difference(ready.journal, pictures.journal(db)))
+  assert.are.equal("", pictures.broken_chains(db))
+  assert.are.equal("", pictures.invalid_indexes(db))
+end
+
+return M
