@@ -6,6 +6,7 @@ local helper = require "tests.helper"
 local processes = require "tests.processes"
 local rehearsal = require "tests.crash.rehearsal"
 local scenarios = require "tests.crash.scenarios"
+local tenants = require "tests.tenants"
 
 -- How long the second runner has to come as far as it can (ms). It ends, or waits for what the first one holds.
 local MEANWHILE = helper.full and 1500 or 700
@@ -19,8 +20,40 @@ local backfill = {
   ["migrations/003_next.sql"] = "-- migrate:up\ncreate table next (n int);\n-- migrate:down\ndrop table next;\n",
 }
 
-local list = { { name = "a backfill", files = backfill, before = { { "up", "--to", "1" } }, command = { "up" } } }
-table.move(scenarios.list, 1, #scenarios.list, 2, list)
+-- The tenants are schemas that the first migration makes.
+local sql, lua = tenants.sql, tenants.lua
+local of_tenants = {
+  ["moonbird.lua"] = tenants.config(),
+  ["migrations/001_tenants.sql"] = sql("global", "create schema t_001;\ncreate schema t_002;\ncreate schema t_003;"),
+  ["migrations/002_items.sql"] = sql("tenant", "create table items (id int primary key, n int not null default 0);"
+    .. " insert into items select i from generate_series(1, 60) i;", { down = "drop table items;" }),
+  ["migrations/003_lua.lua"] = lua("tenant", [[
+    for _, name in ipairs { "a", "b" } do
+      db:exec("alter table items add column " .. name .. " text")
+    end]]),
+  ["migrations/004_index.sql"] = sql("tenant", "create index concurrently items_n on items (n);",
+    { alone = true, down = "drop index concurrently items_n;" }),
+  ["migrations/005_last.sql"] = sql("global", "create table public.last (id int);", { down = "drop table public.last;" }),
+  ["migrations/006_count.lua"] = [[return { description = "a test", phase = "expand", scope = "tenant",
+    compatibility = "backward_compatible", irreversible = "a test", up = "alter table items add column u int",
+    backfill = { table = "items", set = "n = n + 1", options = { min = 20, max = 20 } } }]],
+}
+
+local list = {
+  { name = "a backfill", files = backfill, before = { { "up", "--to", "1" } }, command = { "up" } },
+  { name = "a job that does a backfill", files = backfill, before = { { "up", "--backfills", "skip" } },
+    command = { "backfill", "run" } },
+  { name = "a deploy", files = backfill, before = { { "up", "--to", "1" } }, command = { "deploy" } },
+  { name = "a run over tenants", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "up", "--jobs", "1" } },
+  { name = "a job that does tenants' backfills", files = of_tenants,
+    before = { { "up", "--to", "1" }, { "up", "--backfills", "skip" } }, command = { "backfill", "run", "--jobs", "1" } },
+  { name = "a deploy over tenants", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "deploy", "--jobs", "1" } },
+  { name = "a process of a fleet", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "up", "--jobs", "1", "--fleet", "r" } },
+}
+table.move(scenarios.list, 1, #scenarios.list, #list + 1, list)
 
 local function stop_at(point, scenario, ready, db)
   local first = helper.spawn(scenario.command, { db = db, cwd = ready.dir,
@@ -42,7 +75,7 @@ for number, scenario in ipairs(list) do
     end
 
     for i, point in ipairs(ready.points) do
-      if helper.full or (i + number) % 6 == 0 then
+      if helper.full or (i + number) % 8 == 0 then
         it("at " .. point, helper.async(function()
           local db = helper.database { template = ready.ground }
           local first = stop_at(point, scenario, ready, db)
