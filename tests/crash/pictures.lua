@@ -96,6 +96,20 @@ function M.journal(db)
   return table.concat(lines, "\n")
 end
 
+local DONE = [[
+  select format('%s %s v=%s id=%s %s %s applies=%s unit=%s sha=%s checksum=%s', target, event, version_text, id,
+                direction, outcome, applies, detail ->> 'unit', detail ->> 'sha', checksum)
+  from moonbird.journal where event <> 'fail' order by target, ordinal]]
+
+--- What the journal says was done, in its order, and its state, as text: journal() without failures that were noted.
+---@param db tests.database
+---@return string
+function M.done(db)
+  local lines = db:values(DONE)
+  table.move(db:values(STATE), 1, #db:values(STATE), #lines + 1, lines)
+  return table.concat(lines, "\n")
+end
+
 --- The versions that the journal holds for applied, in their order: "1 2 3".
 ---@param db tests.database
 ---@return string

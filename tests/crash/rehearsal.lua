@@ -3,6 +3,7 @@ local assert = require "luassert"
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
+local processes = require "tests.processes"
 
 local M = {}
 
@@ -46,7 +47,8 @@ end
 --- The uninterrupted run: the database before it (a template for the others), what it must come to, and
 --- the points it passes.
 ---@param scenario moonbird.scenario
----@return { dir: string, ground: tests.database, points: string[], catalog: string, journal: string }
+---@return { dir: string, ground: tests.database, points: string[], catalog: string, journal: string,
+---         done: string }
 function M.run(scenario)
   local dir = helper.project(scenario.files, { scope = "file" })
   local ground = helper.database { scope = "file" }
@@ -57,17 +59,34 @@ function M.run(scenario)
   local result, points = M.traced(scenario.command, db, dir)
   M.expect_ok(result, "the uninterrupted run")
   local ready = { dir = dir, ground = ground, points = points, catalog = pictures.catalog(db),
-    journal = pictures.journal(db) }
+    journal = pictures.journal(db), done = pictures.done(db) }
   db:drop()
   return ready
+end
+
+--- Starts a scenario's command and lets it stand still at a point. It is the caller's to send it CONT.
+---@param point string
+---@param scenario moonbird.scenario
+---@param ready table of run()
+---@param db tests.database
+---@return userdata child of helper.spawn
+function M.stopped(point, scenario, ready, db)
+  local child = helper.spawn(scenario.command, { db = db, cwd = ready.dir,
+    env = { MOONBIRD_FAILPOINT = point .. ":stop" } })
+  helper.eventually("it stands still at " .. point, function()
+    return processes.stopped(child:pid())
+  end)
+  return child
 end
 
 --- Fails unless a database is what the uninterrupted run made of it.
 ---@param ready table of run()
 ---@param db tests.database
-function M.compare(ready, db)
+---@param failed? boolean failures may be noted in the journal
+function M.compare(ready, db, failed)
+  local which = failed and "done" or "journal"
   assert.are.equal("", pictures.difference(ready.catalog, pictures.catalog(db)))
-  assert.are.equal("", pictures.difference(ready.journal, pictures.journal(db)))
+  assert.are.equal("", pictures.difference(ready[which], pictures[which](db)))
   assert.are.equal("", pictures.broken_chains(db))
   assert.are.equal("", pictures.invalid_indexes(db))
 end

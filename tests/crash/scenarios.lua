@@ -1,5 +1,7 @@
 --- What the crash tests kill: small projects and the command that runs on them. Each kind of step is in one
 -- of them, so that every failpoint is passed by something; the tests list the points by themselves.
+local tenants = require "tests.tenants"
+
 local M = {}
 
 local pipelined = {
@@ -282,5 +284,58 @@ M.list = {
   up("many kinds in one run", everything, {}),
   down("many kinds in one run", everything, 0),
 }
+
+local backfill = {
+  ["migrations/001_rows.sql"] = "-- migrate:up\ncreate table rows (id bigint primary key, n int not null default 0);\n"
+    .. "insert into rows select i from generate_series(1, 900) i;\nanalyze rows;\n-- migrate:down\ndrop table rows;\n",
+  ["migrations/002_count.lua"] = [[return { description = "a test", irreversible = "a test",
+    up = "alter table rows add column u int",
+    backfill = { table = "rows", set = "n = n + 1", options = { min = 300, max = 300 } } }]],
+  ["migrations/003_next.sql"] = "-- migrate:up\ncreate table next (n int);\n-- migrate:down\ndrop table next;\n",
+}
+
+-- The tenants are schemas that the first migration makes.
+local of_tenants = {
+  ["moonbird.lua"] = tenants.config(),
+  ["migrations/001_tenants.sql"] = tenants.sql("global",
+    "create schema t_001;\ncreate schema t_002;\ncreate schema t_003;"),
+  ["migrations/002_items.sql"] = tenants.sql("tenant",
+    "create table items (id int primary key, n int not null default 0);\n"
+    .. "insert into items select i from generate_series(1, 60) i;", { down = "drop table items;" }),
+  ["migrations/003_lua.lua"] = tenants.lua("tenant", [[
+    for _, name in ipairs { "a", "b" } do
+      db:exec("alter table items add column " .. name .. " text")
+    end]]),
+  ["migrations/004_index.sql"] = tenants.sql("tenant", "create index concurrently items_n on items (n);",
+    { alone = true, down = "drop index concurrently items_n;" }),
+  ["migrations/005_last.sql"] = tenants.sql("global", "create table public.last (id int);",
+    { down = "drop table public.last;" }),
+  ["migrations/006_count.lua"] = [[return { description = "a test", phase = "expand", scope = "tenant",
+    compatibility = "backward_compatible", irreversible = "a test", up = "alter table items add column u int",
+    backfill = { table = "items", set = "n = n + 1", options = { min = 20, max = 20 } } }]],
+}
+
+-- What runs more than one step at a time, or leaves some to others; the specs that kill have their own of these.
+---@type moonbird.scenario[]
+M.more = {
+  { name = "a backfill", files = backfill, before = { { "up", "--to", "1" } }, command = { "up" } },
+  { name = "a job that does a backfill", files = backfill, before = { { "up", "--backfills", "skip" } },
+    command = { "backfill", "run" } },
+  { name = "a deploy", files = backfill, before = { { "up", "--to", "1" } }, command = { "deploy" } },
+  { name = "a run over tenants", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "up", "--jobs", "1" } },
+  { name = "a revert over tenants", files = of_tenants, before = { { "up", "--to", "1" }, { "up", "--to", "5" } },
+    command = { "down", "--to", "1", "--jobs", "1" } },
+  { name = "a job that does tenants' backfills", files = of_tenants,
+    before = { { "up", "--to", "1" }, { "up", "--backfills", "skip" } },
+    command = { "backfill", "run", "--jobs", "1" } },
+  { name = "a deploy over tenants", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "deploy", "--jobs", "1" } },
+  { name = "a process of a fleet", files = of_tenants, before = { { "up", "--to", "1" } },
+    command = { "up", "--jobs", "1", "--fleet", "r" } },
+}
+
+---@type moonbird.scenario[]
+M.all = table.move(M.list, 1, #M.list, #M.more + 1, table.move(M.more, 1, #M.more, 1, {}))
 
 return M

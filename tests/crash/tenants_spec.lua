@@ -159,4 +159,29 @@ describe("a killed tenant run:", function()
       db:drop()
     end
   end))
+
+  it("in a down: nothing more is applied to that tenant until the down has gone on", helper.async(function()
+    local db = helper.database()
+    tenants.schemas(db, 1, 2)
+    local files = { ["001_items.sql"] = sql("tenant", "create table items (id int, n int);", { down = "drop table items;" }),
+      ["002_index.sql"] = sql("tenant", "create index concurrently items_n on items (n);",
+        { alone = true, down = "drop index concurrently items_n;" }) }
+    local place = tenants.project(files)
+    local function moonbird(status, env, ...)
+      return helper.ok({ ... }, { db = db, cwd = place, status = status, env = env })
+    end
+    moonbird(0, nil, "up")
+    local killed = helper.moonbird({ "down", "--jobs", "1" }, { db = db, cwd = place,
+      env = { MOONBIRD_FAILPOINT = "nontx.started" } })
+    assert.equal("SIGKILL", killed.signal, killed.stderr)
+    assert.is_truthy(moonbird(7, nil, "up").stdout:find("002_index is half taken back", 1, true))
+    helper.write(place, { ["migrations/003_more.sql"] = sql("tenant", "create table more (id int);",
+      { down = "drop table more;" }) })
+    assert.is_truthy(moonbird(7, nil, "up", "--keep-going").stdout:find("002_index is half taken back", 1, true))
+    assert.same({ "t_002" }, db:values [[select target from moonbird.state where version = 3 and applies
+      and target like 't%']])
+    moonbird(0, nil, "down", "--to", "1")
+    moonbird(0, nil, "up")
+    assert.equal(2, tenants.count_at(db, "1 2 3"))
+  end))
 end)

@@ -2,6 +2,7 @@
 --- blocks is named, and a longer wait makes autovacuum give way.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local processes = require "tests.processes"
 local retry = require "moonbird.exec.retry"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
@@ -233,5 +234,27 @@ describe("another runner", function()
     assert.are.equal(0, result.status, result.stderr)
     assert.are.equal("1 2", applied(db))
     assert.is_truthy(result.stderr:find(("pid %d"):format(pid), 1, true), result.stderr)
+  end))
+
+  it("that takes something back is waited for: it is applied again then", helper.async(function()
+    local db = helper.database()
+    local place = helper.project { ["migrations/001_items.sql"] =
+        "-- migrate:up\ncreate table items (id int);\n-- migrate:down\ndrop table items;\n",
+      ["migrations/002_index.sql"] = "-- migrate:up transaction:false\ncreate index concurrently items_id on items (id);\n"
+        .. "-- migrate:down transaction:false\ndrop index concurrently items_id;\n" }
+    helper.ok({ "up" }, { db = db, cwd = place })
+    local down = helper.spawn({ "down" }, { db = db, cwd = place,
+      env = { MOONBIRD_FAILPOINT = "nontx.started:1:stop" } })
+    helper.eventually("the down stands still", function()
+      return processes.stopped(down:pid())
+    end)
+    local up = helper.spawn({ "up" }, { db = db, cwd = place })
+    assert.is_false(up:wait(1000), "it did not wait for the other runner")
+    assert(helper.ok({ "status" }, { db = db, cwd = place }).stdout:find("002_index", 1, true))
+    down:kill("CONT")
+    assert.are.equal(0, assert(down:wait(20000)).status)
+    local result = assert(up:wait(20000))
+    assert.are.equal(0, result.status, result.stderr)
+    assert.are.equal("1 2", applied(db))
   end))
 end)

@@ -14,6 +14,7 @@ local error_ = require "moonbird.core.error"
 local M = {}
 M.__index = M
 
+local ADVICE = error_.codes().connection_lost.advice
 local FATAL = { interrupted = true, timeout = true, connection_lost = true }
 
 -- A dead network must not hang a deploy for the two hours of TCP's own defaults.
@@ -70,6 +71,9 @@ local function finish(self, result, err)
   end
   if result == nil and err and FATAL[err.code] then
     self.doomed = err
+    if err.code == "connection_lost" then
+      error_.with(err, { hint = ADVICE })
+    end
   end
   return result, err
 end

@@ -291,6 +291,18 @@ function M.tell_held(run, comparison)
   end
 end
 
+--- Waits while a run takes something back: what comes of it is what `up` plans from.
+local function await_down(target, budget)
+  if not plan.half_reverted(target.state) then
+    return true
+  end
+  local ok, err = target:wait_until_free(nil, budget)
+  if not ok then
+    return nil, err
+  end
+  return target:refresh()
+end
+
 --- Holds steps against the policy before anything is touched -> err. A plan made anew may have others.
 local function vet(target, steps, entries, vetted)
   local gate, new = target.run.gate, false
@@ -330,6 +342,9 @@ function M.run(target, entries, direction, options)
       end
     end
     ok, err = bootstrap.ensure(target, budget)
+    if ok and direction == "up" then
+      ok, err = await_down(target, budget)
+    end
     if not ok then
       break
     end

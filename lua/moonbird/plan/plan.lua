@@ -156,15 +156,16 @@ function M.refusal(comparison, options)
   end
 end
 
---- An error when a run died while it took something back: `up` must not go on above that.
+--- An error when something is half taken back, by a run that is at it or one that died: `up` must not go on above that.
 ---@param state moonbird.journal.state
 ---@return moonbird.error|nil
 function M.half_reverted(state)
   for _, row in ipairs(state.open) do
     local applied = row.event == "start" and row.direction == "down" and state.applied[row.version]
     if applied then
-      return error_.new("interrupted_step", ("a run died while it took back %s"):format(applied.id),
-        { migration = applied.id, hint = "`moonbird down` goes on; or settle it with `moonbird repair`" })
+      return error_.new("interrupted_step", ("%s is half taken back"):format(applied.id),
+        { migration = applied.id, hint = "if no run is at it, `moonbird down` goes on; or settle it with "
+          .. "`moonbird repair`" })
     end
   end
 end

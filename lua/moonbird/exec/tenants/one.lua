@@ -2,6 +2,7 @@
 local apply = require "moonbird.exec.apply"
 local error_ = require "moonbird.core.error"
 local pins = require "moonbird.exec.tenants.pins"
+local plan = require "moonbird.plan.plan"
 local state_of = require "moonbird.exec.tenants.state"
 local target_of = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
@@ -99,11 +100,12 @@ function M.lacking(stage, tenant)
   return list, held
 end
 
---- An applied migration whose file is another one now stops its tenant, as it does for a single database.
+--- What stops a tenant whatever it lacks, as it does a single database: an applied migration whose file is another one
+--- now; one that is half taken back, where more is to be applied.
 ---@param stage moonbird.tenants.stage
 ---@param state table
 ---@return moonbird.error?
-function M.changed(stage, state)
+function M.refusal(stage, state)
   for _, step in ipairs(stage.all) do
     local row = state.applied[step.version]
     if row and row.checksum and row.checksum ~= step.checksum then
@@ -111,6 +113,7 @@ function M.changed(stage, state)
         file = step.file, hint = "restore the file, or accept the change: moonbird repair VERSION --accept" })
     end
   end
+  return stage.direction == "up" and plan.half_reverted(state) or nil
 end
 
 --- A tenant whose history was read only now, and that a newer release has been at.
@@ -143,7 +146,7 @@ function M.attempt(database, tenant, stage, session, gate)
     state = states[tenant.name] or state_of.empty()
     tenant.state, tenant.stale = state, nil
   end
-  local err = M.changed(stage, state) or unknown and ahead(stage, state)
+  local err = M.refusal(stage, state) or unknown and ahead(stage, state)
   if err then
     return nil, error_.with(err, { target = tenant.name })
   end

@@ -16,9 +16,9 @@ local function judge(tenant, stage, newest, options)
     highest = math.max(highest, version)
   end
   local steps, pin = one.lacking(stage, tenant)
-  local changed = one.changed(stage, tenant.state)
-  if changed then
-    return "late", changed
+  local refusal = one.refusal(stage, tenant.state)
+  if refusal then
+    return "late", refusal
   elseif highest > newest then
     return "ahead", highest
   elseif #steps == 0 then
