@@ -115,9 +115,10 @@ local MORE = {
     .. "[policy](policy.md). `test` runs policies/*_test.lua. `facts` prints what a rule would see of a file.",
   status = "States: `applied`, `pending`, `changed` (the file was changed after it was applied), `missing` "
     .. "(applied, its file is gone), `late` (older than what is applied), `interrupted` (a run died inside a "
-    .. "migration that has no transaction; `moonbird up` goes on), `held` (a contract migration that `up` holds "
-    .. "back), `backfill` (one that has begun, with how far it is). With `--exit-code` the exit status is 4 when something is pending, changed or missing; what is held "
-    .. "back is not pending.",
+    .. "migration that has no transaction; `moonbird up` goes on), `running` (a run is inside one now), `held` "
+    .. "(a contract migration that `up` holds back), `backfill` (one that has begun, with how far it is). With "
+    .. "`--exit-code` the exit status is 4 when something is pending, changed or missing; what is held back is "
+    .. "not pending.",
   history = "Events of the journal, see [the journal](journal.md). `--verify` checks every target's hash chain and "
     .. "fails with `journal` when a row does not fit.",
   plan = "Changes nothing, makes no journal.",

@@ -4,6 +4,7 @@
 local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
+local processes = require "tests.processes"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local tenants = require "tests.tenants"
@@ -167,21 +168,32 @@ describe("a killed tenant run:", function()
       ["002_index.sql"] = sql("tenant", "create index concurrently items_n on items (n);",
         { alone = true, down = "drop index concurrently items_n;" }) }
     local place = tenants.project(files)
-    local function moonbird(status, env, ...)
-      return helper.ok({ ... }, { db = db, cwd = place, status = status, env = env })
+    local function moonbird(status, ...)
+      return helper.ok({ ... }, { db = db, cwd = place, status = status })
     end
-    moonbird(0, nil, "up")
-    local killed = helper.moonbird({ "down", "--jobs", "1" }, { db = db, cwd = place,
-      env = { MOONBIRD_FAILPOINT = "nontx.started" } })
-    assert.equal("SIGKILL", killed.signal, killed.stderr)
-    assert.is_truthy(moonbird(7, nil, "up").stdout:find("002_index is half taken back", 1, true))
+    moonbird(0, "up")
+    local down = helper.spawn({ "down", "--jobs", "1" }, { db = db, cwd = place,
+      env = { MOONBIRD_FAILPOINT = "nontx.started:1:stop" } })
+    helper.eventually("it stands still", function()
+      return processes.stopped(down:pid())
+    end)
+    local said = moonbird(0, "status").stdout
+    assert.is_truthy(said:find("t_001 +running .* moonbird/down/%S+ is at 2 %(pid %d+%)"), said)
+    down:kill("KILL")
+    down:wait()
+    helper.eventually("its backends are gone", function()
+      return db:value "select count(*) from pg_stat_activity where datname = current_database()" == 1
+    end)
+    said = moonbird(0, "status").stdout
+    assert.is_truthy(said:find("t_001 +interrupted .*a run died inside 2; the same command goes on"), said)
+    assert.is_truthy(moonbird(7, "up").stdout:find("002_index is half taken back", 1, true))
     helper.write(place, { ["migrations/003_more.sql"] = sql("tenant", "create table more (id int);",
       { down = "drop table more;" }) })
-    assert.is_truthy(moonbird(7, nil, "up", "--keep-going").stdout:find("002_index is half taken back", 1, true))
+    assert.is_truthy(moonbird(7, "up", "--keep-going").stdout:find("002_index is half taken back", 1, true))
     assert.same({ "t_002" }, db:values [[select target from moonbird.state where version = 3 and applies
       and target like 't%']])
-    moonbird(0, nil, "down", "--to", "1")
-    moonbird(0, nil, "up")
+    moonbird(0, "down", "--to", "1")
+    moonbird(0, "up")
     assert.equal(2, tenants.count_at(db, "1 2 3"))
   end))
 end)

@@ -214,25 +214,60 @@ function M:try_lock_item(target)
     "moonbird/" .. self.schema .. "/" .. target }
 end
 
---- Who holds a target's lock.
+--- Who holds locks of targets, if somebody does.
 ---@param session moonbird.session
----@param target string
----@return table|nil holder { pid, application, client, state, since_s, user }; nil when nobody does
+---@param names string[] targets, or what unit_lock() gives
+---@return table<string, table>|nil by name { pid, application, client, state, since_s, user }
 ---@return moonbird.error? err
-function M:holder(session, target)
+function M:holders(session, names)
   local result, err = session:query([[
-    select a.pid, a.application_name as application, coalesce(host(a.client_addr), 'local') as client,
+    select k.name, a.pid, a.application_name as application, coalesce(host(a.client_addr), 'local') as client,
            a.state, a.usename as user, extract(epoch from now() - a.xact_start)::float8 as since_s
-    from pg_locks l join pg_stat_activity a on a.pid = l.pid,
-         (select hashtextextended($1, 0) as key) k
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+      join (select name, hashtextextended($2 || name, 0) as key from unnest($1::text[]) as name) k
+        on (l.classid::bigint << 32) | l.objid::bigint = k.key
     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-      and l.database = (select oid from pg_database where datname = current_database())
-      and (l.classid::bigint << 32) | l.objid::bigint = k.key limit 1]],
-    { "moonbird/" .. self.schema .. "/" .. target })
+      and l.database = (select oid from pg_database where datname = current_database())]],
+    { literal.array(names), "moonbird/" .. self.schema .. "/" })
   if not result then
     return nil, err
   end
-  return result:row(1)
+  local holders = {}
+  for _, row in ipairs(result:rows()) do
+    holders[row.name], row.name = row, nil
+  end
+  return holders
+end
+
+--- Who holds a target's lock, if somebody does.
+---@param session moonbird.session
+---@param target string
+---@return table|nil holder as of holders(); nil when nobody does
+---@return moonbird.error? err
+function M:holder(session, target)
+  local holders, err = self:holders(session, { target })
+  return holders and holders[target], err
+end
+
+--- At which targets a run is at work, or what one that died has left at work in the server.
+---@param session moonbird.session
+---@param targets string[]
+---@return table<string, table>|nil by target, as of holders()
+---@return moonbird.error? err
+function M:busy(session, targets)
+  local names = {}
+  for i, target in ipairs(targets) do
+    names[2 * i - 1], names[2 * i] = target, M.unit_lock(target)
+  end
+  local holders, err = self:holders(session, names)
+  if not holders then
+    return nil, err
+  end
+  local busy = {}
+  for _, target in ipairs(targets) do
+    busy[target] = holders[target] or holders[M.unit_lock(target)]
+  end
+  return busy
 end
 
 --- Events of some targets or of all, newest first.

@@ -9,12 +9,12 @@ local M = {}
 local SHOWN = 20
 
 -- In the order in which they are told; the first is what is well.
-local ORDER = { "current", "behind", "failed", "interrupted", "late", "changed", "missing", "unreachable", "backfill",
-  "pinned", "ahead" }
+local ORDER = { "current", "behind", "failed", "interrupted", "late", "changed", "missing", "unreachable", "running",
+  "backfill", "pinned", "ahead" }
 
 -- Those that `up` has to do with, or a person.
-local OPEN = { behind = true, failed = true, interrupted = true, late = true, changed = true, missing = true,
-  unreachable = true, ahead = true, backfill = true }
+local OPEN = { behind = true, failed = true, interrupted = true, running = true, late = true, changed = true,
+  missing = true, unreachable = true, ahead = true, backfill = true }
 
 --- 10000 as "10,000".
 ---@param n integer

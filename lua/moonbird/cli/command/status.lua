@@ -46,11 +46,30 @@ local function held_versions(conf, comparison)
   return held, contracts
 end
 
+--- What versions are that were begun and have not ended, by version: { state, note }; "running" while somebody is at
+--- it. Those of backfills are told otherwise.
+local function begun_versions(target, open, backfills)
+  local begun, busy = {}, nil
+  for version, left in pairs(open) do
+    if left.started and not backfills[version] then
+      busy = busy or target.run.journal:busy(target.session, { target.name }) or {}
+      local holder = busy[target.name]
+      begun[version] = holder and { state = "running", note = ("%s is at it (pid %d, on %s)"):format(
+          holder.application, holder.pid, holder.client) }
+        or { state = "interrupted", note = "a run died inside it; the same command goes on" }
+    end
+  end
+  return begun
+end
+
+local NOTHING = {}
+
 local function collect(target, entries)
   local comparison = plan.compare(entries, target.state)
   local open = open_by_version(target.state)
   local held, contracts = held_versions(target.run.config, comparison)
   local backfills = glance.open(target)
+  local begun = begun_versions(target, open, backfills)
   local changed, late, items = {}, {}, json.array {}
   for _, item in ipairs(comparison.changed) do
     changed[item.row.version] = true
@@ -61,20 +80,20 @@ local function collect(target, entries)
   end
   for _, item in ipairs(comparison.applied) do
     local row, entry = item.row, item.entry
+    local at = begun[row.version] or NOTHING
     items[#items + 1] = {
       version = row.version, id = entry and entry.id or row.id or row.version_text, file = entry and entry.file,
-      state = open[row.version] and open[row.version].started and "interrupted" or not entry and "missing"
-        or changed[row.version] and "changed" or "applied",
-      how = row.event, applied_at = times.iso(row.finished_ms), duration_ms = row.duration_ms,
+      state = at.state or not entry and "missing" or changed[row.version] and "changed" or "applied",
+      note = at.note, how = row.event, applied_at = times.iso(row.finished_ms), duration_ms = row.duration_ms,
       applied_by = row.applied_by, phase = row.phase, scope = row.scope,
     }
   end
   for _, entry in ipairs(comparison.pending) do
-    local left, backfill = open[entry.version], backfills[entry.version]
+    local left, backfill, at = open[entry.version], backfills[entry.version], begun[entry.version] or NOTHING
     items[#items + 1] = {
       version = entry.version, id = entry.id, file = entry.file, backfill = backfill and glance.data(backfill),
-      note = backfill and glance.words(backfill),
-      state = backfill and "backfill" or left and left.started and "interrupted" or held[entry.version] and "held"
+      note = backfill and glance.words(backfill) or at.note,
+      state = backfill and "backfill" or at.state or held[entry.version] and "held"
         or late[entry.version] and "late" or "pending",
       held = held[entry.version],
       failed = left and left.failed and {
@@ -96,13 +115,12 @@ local NOTES = {
   changed = "the file was changed after it was applied",
   missing = "applied, but its file is gone",
   late = "older than what is applied; needs --allow-out-of-order",
-  interrupted = "a run died inside it; the same command goes on",
 }
 
 local function print_items(report, items)
   local out = report.out
   local colours = { applied = out.green, pending = out.yellow, changed = out.red, missing = out.red,
-    late = out.red, interrupted = out.red, held = out.dim, backfill = out.yellow }
+    late = out.red, interrupted = out.red, running = out.yellow, held = out.dim, backfill = out.yellow }
   local rows = {}
   for _, item in ipairs(items) do
     local note = NOTES[item.state] or ""

@@ -14,7 +14,8 @@ local words = require "moonbird.report.backfill".words
 local M = {}
 
 ---@alias moonbird.tenants.standing
----| "current"|"behind"|"pinned"|"failed"|"interrupted"|"changed"|"missing"|"late"|"ahead"|"unreachable"|"backfill"
+---| "current"|"behind"|"pinned"|"failed"|"interrupted"|"running"|"changed"|"missing"|"late"|"ahead"|"unreachable"
+---| "backfill"
 
 ---@class moonbird.tenants.row
 ---@field name string
@@ -72,15 +73,19 @@ local function is_backfill(row)
   return row.event == "start" and row.detail and row.detail.kind == "backfill"
 end
 
-local function in_backfill(database)
+--- The tenants of a database that are in the middle of something -> their names; whether some are in a backfill.
+local function begun(database)
+  local names, backfill = {}, false
   for _, tenant in ipairs(database.tenants) do
     for _, row in ipairs(tenant.state and tenant.state.open or {}) do
       if is_backfill(row) then
-        return true
+        backfill = true
+      elseif row.event == "start" and names[#names] ~= tenant.name then
+        names[#names + 1] = tenant.name
       end
     end
   end
-  return false
+  return names, backfill
 end
 
 --- How far the tenants' backfills are: one query for a database where some have begun, none for the others. A role that
@@ -103,6 +108,23 @@ local function read_backfills(session, database)
   return true
 end
 
+--- What else is to be known of tenants that are in the middle of something.
+local function read_begun(session, database, names, backfill)
+  if #names > 0 then
+    local busy, err = database.run.journal:busy(session, names)
+    if not busy then
+      return nil, err
+    end
+    for _, tenant in ipairs(database.tenants) do
+      tenant.busy = busy[tenant.name]
+    end
+  end
+  if backfill then
+    return read_backfills(session, database)
+  end
+  return true
+end
+
 local function read_alone(session, database)
   local names = {}
   for i, tenant in ipairs(database.tenants) do
@@ -112,10 +134,10 @@ local function read_alone(session, database)
   for _, tenant in ipairs(database.tenants) do
     tenant.state = states and (states[tenant.name] or state_of.empty())
   end
-  if in_backfill(database) then
-    return read_backfills(session, database)
+  if not states then
+    return nil, err
   end
-  return states, err
+  return read_begun(session, database, begun(database))
 end
 
 --- Reads the states of all chosen tenants. One whose database can't be asked gets `unreachable` in place of a state.
@@ -130,11 +152,12 @@ function M.read(survey, quick)
   end
   local waiting = {}
   for _, database in ipairs(survey.databases) do
+    local names, backfill = begun(database)
     if database.tenants[1] and not database.tenants[1].state then
       waiting[#waiting + 1] = database
-    elseif in_backfill(database) then
+    elseif #names > 0 or backfill then
       ok, err = survey:with_session(database, function(session)
-        return read_backfills(session, database)
+        return read_begun(session, database, names, backfill)
       end)
       if not ok then
         return nil, err
@@ -244,6 +267,9 @@ local function stand(tenant, state, judged, pin)
     row.state, row.note = "changed", judged.changed .. " was changed after it was applied"
   elseif failed then
     row.state, row.note = "failed", ("%d: %s"):format(failed.version, failed.error or failed.sqlstate or "failed")
+  elseif started and tenant.busy then
+    row.state, row.note = "running", ("%s is at %d (pid %d)"):format(tenant.busy.application, started.version,
+      tenant.busy.pid)
   elseif started then
     row.state, row.note = "interrupted", ("a run died inside %d; the same command goes on"):format(started.version)
   elseif backfill then
