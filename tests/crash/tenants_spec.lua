@@ -196,4 +196,57 @@ describe("a killed tenant run:", function()
     moonbird(0, "up")
     assert.equal(2, tenants.count_at(db, "1 2 3"))
   end))
+
+  describe("what is taken back", function()
+    local db, place
+
+    before_each(helper.async(function()
+      db = helper.database()
+      tenants.schemas(db, 1, 2)
+      place = tenants.project { ["001_items.sql"] = sql("tenant", "create table items (id int, n int);",
+        { down = "drop table items;" }) }
+      helper.ok({ "up" }, { db = db, cwd = place })
+    end))
+
+    local function moonbird(status, ...)
+      return helper.ok({ ... }, { db = db, cwd = place, status = status })
+    end
+
+    it("is nothing that a half applied migration stands on", helper.async(function()
+      helper.write(place, { ["migrations/002_index.sql"] = sql("tenant", "create index concurrently items_n on items (n);",
+        { alone = true, down = "drop index concurrently items_n;" }) })
+      local killed = helper.moonbird({ "up", "--jobs", "1" }, { db = db, cwd = place,
+        env = { MOONBIRD_FAILPOINT = "nontx.started" } })
+      assert.equal("SIGKILL", killed.signal, killed.stderr)
+      local said = moonbird(7, "down", "--keep-going").stdout
+      assert.is_truthy(said:find("002_index is half applied, and stands on what is to be taken back", 1, true), said)
+      assert.same({ "t_001" }, db:values [[select target from moonbird.state where version = 1 and applies
+        and target like 't%']])
+      helper.write(place, { ["migrations/000_all.sql"] = sql("global", "create table everybody (id int);",
+        { down = "drop table everybody;" }) })
+      moonbird(0, "up", "--allow-out-of-order", "--to", "0")
+      local refused = moonbird(1, "down", "--steps", "2")
+      assert.is_truthy(refused.stderr:find("002_index is half applied", 1, true), refused.stderr)
+      moonbird(0, "up")
+      moonbird(0, "down", "--to", "0")
+      assert.equal(0, tenants.count_at(db, "1"))
+    end))
+
+    it("is the newest, also when somebody applies more meanwhile", helper.async(function()
+      local down = helper.spawn({ "down", "--jobs", "1" }, { db = db, cwd = place,
+        env = { MOONBIRD_FAILPOINT = "tenant.begin:1:stop" } })
+      helper.eventually("it stands still", function()
+        return processes.stopped(down:pid())
+      end)
+      helper.write(place, { ["migrations/002_more.sql"] = sql("tenant", "create table more (id int);",
+        { down = "drop table more;" }) })
+      moonbird(0, "up")
+      down:kill("CONT")
+      local result = assert(down:wait(20000), "it hangs")
+      assert.equal(7, result.status, result.stderr)
+      assert.is_truthy(result.stdout:find("2_more was applied since it was decided what to take back", 1, true),
+        result.stdout)
+      assert.equal(2, tenants.count_at(db, "1 2"))
+    end))
+  end)
 end)

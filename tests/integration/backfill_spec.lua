@@ -509,6 +509,7 @@ drop schema "My Schema" cascade;
       has(result.stderr, "was cancelled")
       assert.are.equal("cancelled", db:value "select status from moonbird.backfill")
       has(moonbird({ "up" }, 1).stderr, "was cancelled")
+      has(moonbird({ "down" }, 1).stderr, "002_count is half applied, and stands on what is to be taken back")
       db:exec "update users set hits = 0"
       moonbird { "up", "--restart" }
       backfills.once(db, 20000)

@@ -54,8 +54,8 @@ function M:read(session, target, full)
     -- that the history moved.
     { ("select coalesce(max(ordinal), 0) from %s.journal where target = $1"):format(q), target },
     { ("select %s from %s.state where target in ($1, $2)"):format(full and FULL or BRIEF, q), target, M.SELF },
-    { ("select version, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run, host, "
-      .. "(extract(epoch from finished_at) * 1000)::bigint as finished_ms from %s.journal j "
+    { ("select version, version_text, id, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, "
+      .. "run, host, (extract(epoch from finished_at) * 1000)::bigint as finished_ms from %s.journal j "
       .. "where target = $1 and applies is null and not exists (select from %s.journal s where "
       .. "s.target = j.target and s.version = j.version and s.ordinal > j.ordinal and s.applies is not null) "
       .. "order by ordinal"):format(q, q), target },

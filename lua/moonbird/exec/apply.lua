@@ -223,8 +223,9 @@ function M.plan_down(target, entries, options)
   if unknown then
     return nil, unknown
   end
-  local chosen = {}
+  local chosen, versions = {}, {}
   for i, item in ipairs(plan.select_down(comparison, options)) do
+    versions[i] = item.row.version
     if not item.entry then
       return nil, error_.new("migration_file", ("%s is applied, but its file is gone"):format(
         item.row.id or item.row.version_text),
@@ -232,7 +233,12 @@ function M.plan_down(target, entries, options)
     end
     chosen[i] = item.entry
   end
-  local migrations, err = registry.load_all(chosen)
+  local err = plan.half_applied(target.state, versions)
+  if err then
+    return nil, err
+  end
+  local migrations
+  migrations, err = registry.load_all(chosen)
   if not migrations then
     return nil, err
   end
@@ -291,9 +297,15 @@ function M.tell_held(run, comparison)
   end
 end
 
---- Waits while a run takes something back: what comes of it is what `up` plans from.
-local function await_down(target, budget)
-  if not plan.half_reverted(target.state) then
+--- Waits while a run is inside a step that what is to be done would stand on, or take from below it.
+local function await_other(target, direction, budget)
+  local half
+  if direction == "up" then
+    half = plan.half_reverted(target.state)
+  else
+    half = plan.begun(target.state)
+  end
+  if not half then
     return true
   end
   local ok, err = target:wait_until_free(nil, budget)
@@ -342,8 +354,8 @@ function M.run(target, entries, direction, options)
       end
     end
     ok, err = bootstrap.ensure(target, budget)
-    if ok and direction == "up" then
-      ok, err = await_down(target, budget)
+    if ok then
+      ok, err = await_other(target, direction, budget)
     end
     if not ok then
       break

@@ -170,6 +170,36 @@ function M.half_reverted(state)
   end
 end
 
+--- The newest version that was begun and is not applied.
+---@param state moonbird.journal.state
+---@return table|nil row the journal's, of its start
+function M.begun(state)
+  local newest
+  for _, row in ipairs(state.open) do
+    if row.event == "start" and row.direction == "up" and not state.applied[row.version]
+      and (not newest or row.version > newest.version) then
+      newest = row
+    end
+  end
+  return newest
+end
+
+--- An error when something that is half applied stands on what is to be taken back.
+---@param state moonbird.journal.state
+---@param versions integer[] to be taken back
+---@return moonbird.error|nil
+function M.half_applied(state, versions)
+  local begun = M.begun(state)
+  for _, version in ipairs(begun and versions or {}) do
+    if version < begun.version then
+      local id = begun.id or begun.version_text or tostring(begun.version)
+      return error_.new("interrupted_step", ("%s is half applied, and stands on what is to be taken back"):format(id),
+        { migration = id, hint = "`moonbird up` goes on with it (of a backfill: `moonbird backfill run`); or settle it "
+          .. "with `moonbird repair`" })
+    end
+  end
+end
+
 --- An error when a version that somebody named is nowhere: a typo must not decide how far to go.
 ---@param version integer|nil
 ---@param comparison moonbird.comparison

@@ -104,13 +104,33 @@ local function reversed(list)
   return result
 end
 
+--- An error when a tenant's half applied migration stands on a global one that is to be taken back. What stands on its
+--- own is the tenant's failure (one.lua).
+local function stood_on(context, versions, there)
+  local global = {}
+  for _, version in ipairs(versions) do
+    global[#global + 1] = there[version].global and version or nil
+  end
+  for _, tenant in ipairs(context.survey.tenants) do
+    local err = tenant.state and plan.half_applied(tenant.state, global)
+    if err then
+      return error_.with(err, { target = tenant.name })
+    end
+  end
+end
+
 --- The stages to take back, in the order to do so: { scope, migrations, stage, tenants }.
 local function plan_stages(context)
   local versions, there = choose(context)
   if not versions then
     return nil, there
   end
-  local loaded, err = load(context, versions, there)
+  local err = stood_on(context, versions, there)
+  if err then
+    return nil, err
+  end
+  local loaded
+  loaded, err = load(context, versions, there)
   if not loaded then
     return nil, err
   end

@@ -101,7 +101,8 @@ function M.lacking(stage, tenant)
 end
 
 --- What stops a tenant whatever it lacks, as it does a single database: an applied migration whose file is another one
---- now; one that is half taken back, where more is to be applied.
+--- now; one that is half taken back, where more is to be applied, or half applied, where what it stands on is to be
+--- taken back.
 ---@param stage moonbird.tenants.stage
 ---@param state table
 ---@return moonbird.error?
@@ -113,7 +114,28 @@ function M.refusal(stage, state)
         file = step.file, hint = "restore the file, or accept the change: moonbird repair VERSION --accept" })
     end
   end
-  return stage.direction == "up" and plan.half_reverted(state) or nil
+  if stage.direction == "up" then
+    return plan.half_reverted(state)
+  end
+  local versions = {}
+  for i, step in ipairs(stage.steps) do
+    versions[i] = step.migration.version
+  end
+  return plan.half_applied(state, versions)
+end
+
+--- A tenant that somebody has migrated since it was decided what to take back: that would be from the middle.
+---@param stage moonbird.tenants.stage
+---@param before table<integer, table>|nil what was applied then
+---@param state table
+---@return moonbird.error?
+local function overtaken(stage, before, state)
+  for version, row in pairs(stage.direction == "down" and before and state.applied or {}) do
+    if not before[version] then
+      return error_.new("out_of_order", ("%s was applied since it was decided what to take back"):format(row.id
+        or version), { hint = "run again: the newest goes first" })
+    end
+  end
 end
 
 --- A tenant whose history was read only now, and that a newer release has been at.
@@ -137,6 +159,7 @@ end
 ---@return moonbird.error? err
 function M.attempt(database, tenant, stage, session, gate)
   local state, unknown = tenant.state, nil
+  local before = state and state.applied
   if not state or tenant.stale then
     unknown = true
     local states, err = state_of.read(database.run.journal, session, { tenant.name })
@@ -146,7 +169,7 @@ function M.attempt(database, tenant, stage, session, gate)
     state = states[tenant.name] or state_of.empty()
     tenant.state, tenant.stale = state, nil
   end
-  local err = M.refusal(stage, state) or unknown and ahead(stage, state)
+  local err = M.refusal(stage, state) or unknown and (ahead(stage, state) or overtaken(stage, before, state))
   if err then
     return nil, error_.with(err, { target = tenant.name })
   end

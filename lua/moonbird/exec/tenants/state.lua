@@ -51,7 +51,8 @@ local APPLIED = [[
   where applies]]
 
 local OPEN = [[
-  select target, version, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run, host
+  select target, version, version_text, id, ordinal, event, checksum, direction, outcome, sqlstate, error, detail, run,
+         host
   from %s.journal j where target <> 'global' and target not like '@%%' and applies is null and not exists (
     select from %s.journal s where s.target = j.target and s.version = j.version and s.ordinal > j.ordinal
       and s.applies is not null)
