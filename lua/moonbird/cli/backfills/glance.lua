@@ -13,8 +13,11 @@ function M.open(target)
     begun = begun or row.event == "start"
   end
   local found = {}
-  local rows, err = begun and core.new(target.run.journal):progress(target.session, target.name) or nil, nil
-  if begun and not rows then
+  if not begun then
+    return found
+  end
+  local rows, err = core.new(target.run.journal):progress(target.session, target.name)
+  if not rows then
     target.run.report:log("warn", "where the backfills are can't be read: " .. tostring(err))
   end
   for _, row in ipairs(rows or {}) do

@@ -46,13 +46,21 @@ local function held_versions(conf, comparison)
   return held, contracts
 end
 
+local function who_is_at_work(target)
+  local busy, err = target.run.journal:busy(target.session, { target.name })
+  if not busy then
+    target.run.report:log("warn", "who is at work can't be read: " .. tostring(err))
+  end
+  return busy or {}
+end
+
 --- What versions are that were begun and have not ended, by version: { state, note }; "running" while somebody is at
 --- it. Those of backfills are told otherwise.
 local function begun_versions(target, open, backfills)
   local begun, busy = {}, nil
   for version, left in pairs(open) do
     if left.started and not backfills[version] then
-      busy = busy or target.run.journal:busy(target.session, { target.name }) or {}
+      busy = busy or who_is_at_work(target)
       local holder = busy[target.name]
       begun[version] = holder and { state = "running", note = ("%s is at it (pid %d, on %s)"):format(
           holder.application, holder.pid, holder.client) }
