@@ -299,13 +299,8 @@ end
 
 --- Waits while a run is inside a step that what is to be done would stand on, or take from below it.
 local function await_other(target, direction, budget)
-  local half
-  if direction == "up" then
-    half = plan.half_reverted(target.state)
-  else
-    half = plan.begun(target.state)
-  end
-  if not half then
+  local half = direction == "up" and plan.half_reverted or plan.begun
+  if not half(target.state) then
     return true
   end
   local ok, err = target:wait_until_free(nil, budget)

@@ -192,7 +192,7 @@ function M.half_applied(state, versions)
   local begun = M.begun(state)
   for _, version in ipairs(begun and versions or {}) do
     if version < begun.version then
-      local id = begun.id or begun.version_text or tostring(begun.version)
+      local id = begun.id or begun.version_text
       return error_.new("interrupted_step", ("%s is half applied, and stands on what is to be taken back"):format(id),
         { migration = id, hint = "`moonbird up` goes on with it (of a backfill: `moonbird backfill run`); or settle it "
           .. "with `moonbird repair`" })
