@@ -2,8 +2,8 @@
 -- exactly once, which a counter in each row tells, and the totals are right.
 -- The same on every server.
 local backfills = require "tests.backfills"
-local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
+local rehearsal = require "tests.crash.rehearsal"
 local async = helper.async
 
 local ROWS = 900
@@ -40,16 +40,13 @@ for _, kind in ipairs(KINDS) do
       ground = helper.database { scope = "file" }
       helper.ok({ "up", "--to", "1" }, { db = ground, cwd = dir })
       local db = helper.database { scope = "file", template = ground }
-      helper.ok({ "up" }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT_TRACE = dir .. "/trace" } })
+      local result, passed = rehearsal.traced({ "up" }, db, dir)
+      rehearsal.expect_ok(result, "the uninterrupted run")
       check(db, ROWS, "uninterrupted")
       db:drop()
       points = {}
-      local hits = {}
-      for name in fs.read(dir .. "/trace"):gmatch("[^\n]+") do
-        hits[name] = (hits[name] or 0) + 1
-        if name:find("^backfill") then
-          points[#points + 1] = name .. ":" .. hits[name]
-        end
+      for _, point in ipairs(passed) do
+        points[#points + 1] = point:find("^backfill") and point or nil
       end
     end))
 

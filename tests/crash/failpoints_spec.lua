@@ -26,13 +26,7 @@ end
 
 for number, scenario in ipairs(scenarios.list) do
   describe("killed in " .. scenario.name .. ":", function()
-    local ok, ready = pcall(helper.run, rehearsal.run, scenario)
-    if not ok then
-      it("an uninterrupted run", function()
-        error(ready, 0)
-      end)
-      return
-    end
+    local ready = rehearsal.prepare(scenario, it)
 
     it("a run passes failpoints", function()
       assert.is_true(#ready.points > 0, "the binary has no failpoints (build it with -DMB_FAILPOINTS=ON)")

@@ -64,6 +64,21 @@ function M.run(scenario)
   return ready
 end
 
+--- What run() gives, for the body of a describe; where that fails a test says why, and there are no points.
+---@param scenario moonbird.scenario
+---@param it fun(name: string, body: fun()) busted's
+---@return table ready
+function M.prepare(scenario, it)
+  local ok, ready = pcall(helper.run, M.run, scenario)
+  if ok then
+    return ready
+  end
+  it("an uninterrupted run", function()
+    error(ready, 0)
+  end)
+  return { points = {} }
+end
+
 --- Starts a scenario's command and lets it stand still at a point. It is the caller's to send it CONT.
 ---@param point string
 ---@param scenario moonbird.scenario

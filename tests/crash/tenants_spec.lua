@@ -1,10 +1,10 @@
 --- kill -9 of a tenant run: at the failpoints, at times nobody chose, with and without a transaction. The rerun must
 -- come to what an uninterrupted run comes to, every tenant exactly once.
 -- The same on every server.
-local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local pictures = require "tests.crash.pictures"
 local processes = require "tests.processes"
+local rehearsal = require "tests.crash.rehearsal"
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local tenants = require "tests.tenants"
@@ -38,15 +38,6 @@ local FILES = {
 describe("a killed tenant run:", function()
   local dir, ground, took, wanted, points
 
-  local function read_trace(path)
-    local list, hits = {}, {}
-    for name in (fs.read(path) or ""):gmatch("[^\n]+") do
-      hits[name] = (hits[name] or 0) + 1
-      list[#list + 1] = { name = name, hit = hits[name] }
-    end
-    return list, hits
-  end
-
   --- What must be there at the end, whatever happened before.
   local function whole(db)
     assert.equal("", tenants.not_once(db))
@@ -65,13 +56,16 @@ describe("a killed tenant run:", function()
     tenants.schemas(ground, 1, COUNT)
     ground:disconnect()
     local db = helper.database { scope = "file", template = ground }
-    local trace = dir .. "/trace"
     local started = sys.monotonic()
-    helper.ok({ "up", "--jobs", "3" }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT_TRACE = trace } })
+    local result, passed = rehearsal.traced({ "up", "--jobs", "3" }, db, dir)
     took = sys.monotonic() - started
+    rehearsal.expect_ok(result, "the uninterrupted run")
     wanted = pictures.catalog(db)
-    local _
-    _, points = read_trace(trace)
+    points = {} -- by name: how often
+    for _, point in ipairs(passed) do
+      local name, hit = point:match("^(.*):(%d+)$")
+      points[name] = tonumber(hit)
+    end
     db:drop()
   end))
 

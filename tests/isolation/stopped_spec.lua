@@ -12,13 +12,7 @@ local MEANWHILE = helper.full and 1500 or 700
 
 for number, scenario in ipairs(scenarios.all) do
   describe("two runners, one stopped in " .. scenario.name .. ":", function()
-    local ok, ready = pcall(helper.run, rehearsal.run, scenario)
-    if not ok then
-      it("an uninterrupted run", function()
-        error(ready, 0)
-      end)
-      return
-    end
+    local ready = rehearsal.prepare(scenario, it)
 
     for i, point in ipairs(ready.points) do
       if helper.full or (i + number) % 8 == 0 then
