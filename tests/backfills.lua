@@ -68,7 +68,7 @@ end
 function M.works(db, rows)
   helper.eventually(("batches have seen more than %d rows"):format(rows), function()
     return db:value "select to_regclass('moonbird.backfill_chunk') is not null" and M.seen(db) > rows
-  end)
+  end, 60)
 end
 
 --- Fails unless the backfill is done and every row was changed exactly once, which a counter in each row tells, and the

@@ -69,17 +69,18 @@ end
 
 --- Waits until `fn` gives something true; fails the test when that does not happen.
 ---@param what string for the failure: "the lock is held"
----@param fn fun(): any
+---@param fn fun(): any, any what is waited for, and what there is instead, for the failure
 ---@param seconds? number default 20
 ---@return any what fn gave
 function M.eventually(what, fn, seconds)
   local deadline = sys.monotonic() + (seconds or 20)
   while true do
-    local got = fn()
+    local got, instead = fn()
     if got then
       return got
     elseif sys.monotonic() > deadline then
-      error(("it did not happen in %g s: %s"):format(seconds or 20, what), 2)
+      error(("it did not happen in %g s: %s%s"):format(seconds or 20, what,
+        instead ~= nil and " (but: " .. tostring(instead) .. ")" or ""), 2)
     end
     task.sleep(10)
   end
