@@ -106,9 +106,11 @@ static int l_array_add(lua_State *L)
         text = lua_tolstring(L, 2, &len);
         if (lua_toboolean(L, 3))
             add_hex(array, text, len);
-        else if (memchr(text, 0, len))
-            return luaL_error(L, "text can't hold a NUL byte");
-        else
+        else if (memchr(text, 0, len)) {
+            /* Without our caller's position: the sandbox knows the script whose value it is. */
+            lua_pushliteral(L, "text can't hold a NUL byte");
+            return lua_error(L);
+        } else
             add_quoted(array, text, len);
         return 0;
     default:

@@ -97,8 +97,9 @@ void mbl_place_capture(mbl_place *at, lua_State *L)
     for (int level = 0; !script && level < MAX_LEVELS && lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
         script = is_script(&ar);
-        if (script || (first < 0 && ar.currentline > 0)) {
+        if (script || (first < 0 && ar.currentline > 0))
             first = level;
+        if (script) {
             at->line = ar.currentline;
             snprintf(at->file, sizeof at->file, "%s", file_of(&ar));
             snprintf(at->short_file, sizeof at->short_file, "%s", ar.short_src);

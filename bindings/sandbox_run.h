@@ -63,8 +63,9 @@ mbl_alloc_state *mbl_alloc_state_of(lua_State *L);
 /* The run whose burst is under way, or NULL. */
 mbl_run *mbl_run_current(lua_State *L);
 
-/* Reads the innermost frame of script code (of any Lua code when there is none) and the frames
- * above it. Allocates nothing; L may be dead by an error. */
+/* Reads the innermost frame of script code and the frames above it. Where there is none the place
+ * is not known, as it is no place of ours that a user should look at; the traceback has our frames.
+ * Allocates nothing; L may be dead by an error. */
 void mbl_place_capture(mbl_place *at, lua_State *L);
 /* Whether the value at `index` is a table with the metatable "moonbird.error". */
 bool mbl_is_engine_error(lua_State *L, int index);

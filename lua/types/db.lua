@@ -119,13 +119,15 @@ function db:notice(message, ...) end
 ---@field null lightuserdata JSON's null, the same as db.null
 local json = {}
 
---- Writes a value as JSON, object keys sorted.
+--- Writes a value as JSON, object keys sorted. Raises for what JSON can't hold: functions, inf and nan, strings that
+--- are not UTF-8 or have a NUL byte, tables with both items and keys or with nil among the items.
 ---@param value any
 ---@param pretty? boolean over several lines
 ---@return string
 function json.encode(value, pretty) end
 
---- Reads JSON; raises when it is not valid. Numbers beyond 2^53 become floats.
+--- Reads JSON; raises when it is not valid, or has a string with a NUL character. Integers of up to 64 bits are
+--- exact; larger ones and numbers with more than 17 digits become floats, which have no more.
 ---@param text string
 ---@return any
 function json.decode(text) end

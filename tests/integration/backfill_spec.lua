@@ -209,7 +209,7 @@ drop domain percent;
         end, ]] .. LARGE, [[up = "alter table users add constraint not_negative check (hits >= 0)",]]) }
       local result = moonbird({ "up" }, 1)
       has(result.stderr, "not_negative")
-      has(result.stderr, "the row with id = 700")
+      has(result.stderr, "error: migrations/002_rows.lua: the row with id = 700")
       assert.are.equal(699, db:value "select sum(hits) from users")
       assert.are.equal(699, chunk_sum "rows_changed")
     end))
@@ -217,7 +217,7 @@ drop domain percent;
     it("names the row whose value no text can hold", async(function()
       write { ["001_users.sql"] = base(1000), ["002_rows.lua"] = backfill([[table = "users", columns = { "login" },
         transform = function(row) return { email = row.id == 500 and "a\0b" or "x" } end, ]] .. LARGE) }
-      has(moonbird({ "up" }, 1).stderr, "the row with id = 500: text can't hold a NUL byte")
+      has(moonbird({ "up" }, 1).stderr, "error: migrations/002_rows.lua: the row with id = 500: text can't hold a NUL byte")
       assert.are.equal(499, db:value "select count(*) from users where email = 'x'")
     end))
 

@@ -399,7 +399,7 @@ function M.new(options)
 
   api.null = json.null
   api.json = {
-    encode = json.encode,
+    encode = json.encode_exact,
     decode = function(text)
       local value, message, offset = json.decode(text)
       if value == nil then

@@ -1,2 +1,3 @@
---- JSON: encode(value [, pretty]), decode(text), array(table), null. See bindings/json.c.
+--- JSON: encode(value [, pretty]), encode_exact(value [, pretty]), decode(text), array(table), null. See
+--- bindings/json.c.
 return require "moonbird.native.json"

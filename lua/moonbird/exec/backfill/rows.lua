@@ -105,14 +105,19 @@ end
 ---@field at integer|nil the row the function sees
 ---@field failure moonbird.error|nil of a part that was sent
 
+--- The pass ends with an error that no line of the script made.
+local function fail(pass, err)
+  pass.failure = error_.with(err, { file = pass.job.step.migration.file })
+  error(pass.failure, 0)
+end
+
 --- Waits for the part that was sent.
 local function land(pass)
   local pending = pass.pending
   if pending then
     pass.session:receive(pending)
     if pending.err then
-      pass.failure = pending.err
-      error(pending.err, 0)
+      fail(pass, pending.err)
     end
     pass.pending = nil
     pass.changed = pass.changed + pending.results[1]:affected()
@@ -123,16 +128,14 @@ local function send(pass)
   local session, written = pass.session, pass.written
   land(pass)
   if session:state() ~= "in_txn" then
-    pass.failure = session.doomed or error_.new("transaction", "the transform left its transaction in a failed state",
-      { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
-    error(pass.failure, 0)
+    fail(pass, session.doomed or error_.new("transaction", "the transform left its transaction in a failed state",
+      { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" }))
   end
   failpoint("backfill.transformed")
   local pending = {}
   local ok, err = session:batch_ahead({ written:item(pass.chunk, pass.result) }, pending)
   if not ok then
-    pass.failure = err
-    error(err, 0)
+    fail(pass, err)
   end
   pass.pending = pending
   pass.taken = pass.taken + written.count

@@ -82,7 +82,7 @@ end
 local function add_value(entry, value)
   local column, kind = entry.column, type(value)
   if kind == "table" and column.kind == "json" then
-    value = json.encode(value)
+    value = json.encode_exact(value)
   elseif kind == "table" and column.kind == "array" then
     value = literal.array(value)
   elseif value ~= json.null and kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
