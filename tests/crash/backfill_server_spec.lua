@@ -179,6 +179,33 @@ describe("the server stopped hard", function()
     end
   end
 
+  it("while it had committed the end, which nobody was told: it is done once", async(function()
+    local dir = helper.project(files(KINDS[1], 100, "min = 100, max = 100, start = 100"))
+    helper.ok({ "up", "--backfills", "skip" }, where(dir))
+    -- Its last commit alone waits for a standby that never comes: it has happened, and others see it when the session
+    -- that waits is ended.
+    value "alter system set synchronous_commit = 'local'"
+    value "alter system set synchronous_standby_names = 'nobody'"
+    value "select pg_reload_conf()"
+    value [[do $do$ begin
+      create function wait() returns trigger language plpgsql as $$ begin
+        perform set_config('synchronous_commit', 'on', true);
+        return null;
+      end $$;
+      create trigger wait after update on moonbird.backfill for each row when (new.status = 'done')
+        execute function wait();
+    end $do$]]
+    local child = helper.spawn({ "up" }, where(dir))
+    helper.eventually("the commit waits", function()
+      return value [[select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'
+        and application_name like 'moonbird/up/%']] == 1
+    end)
+    local result = child:wait(20000)
+    assert.is_truthy(result, "it hangs")
+    assert.are.equal(0, result.status, result.stderr)
+    check(here, 100)
+  end))
+
   --- The server is gone for good: the run ends in time, and says why.
   local function gives_up(child, seconds)
     stop_hard()

@@ -222,6 +222,56 @@ describe("a backfill in trouble", function()
     assert.are.equal(300, db:value "select count(*) from users where hits = 1")
   end))
 
+  it("keeps every number of a document, and writes none that JSON can't hold", async(function()
+    project([[create table docs (id int primary key, doc jsonb);
+      insert into docs select i, jsonb_build_object('id', 9007199254740993 + i) from generate_series(1, 300) i;]],
+      [[table = "docs", columns = { "doc" }, transform = function(row, db)
+        local doc = db.json.decode(row.doc)
+        doc.seen = row.id == 250 and "caf\xe9" or true
+        return { doc = doc }
+      end, ]] .. SMALL)
+    has(moonbird({ "up" }, 1).stderr, "error: migrations/002_fill.lua: the row with id = 250: a string can't be written "
+      .. "as JSON: it is not UTF-8, or has a NUL byte")
+    assert.are.equal(249, db:value [[select count(*) from docs
+      where (doc->>'id')::bigint = 9007199254740993 + id and doc ? 'seen']])
+  end))
+
+  describe("whose last transaction", function()
+    --- All rows done; what the state's table says to "done" is the database's.
+    local function when_done(body)
+      project(ROWS:format(300), "table = 'users', set = 'hits = hits + 1', " .. SMALL)
+      moonbird { "up", "--backfills", "skip" }
+      db:exec(([[create sequence commits;
+        create function at_commit() returns trigger language plpgsql as $$ begin %s return null; end $$;
+        create constraint trigger at_commit after update on moonbird.backfill deferrable initially deferred
+          for each row when (new.status = 'done') execute function at_commit()]]):format(body))
+    end
+
+    local function applied()
+      return db:value "select count(*) from moonbird.journal where target = 'global' and event = 'apply' and version = 2"
+    end
+
+    it("is refused by the database ends, says why, and goes on when that is mended", async(function()
+      when_done "raise exception 'not today';"
+      local result = moonbird({ "up" }, 1)
+      has(result.stderr, "not today (P0001)")
+      assert.are.equal("failed", db:value "select status from moonbird.backfill")
+      assert.are.equal(0, applied())
+      db:exec "drop trigger at_commit on moonbird.backfill"
+      moonbird { "up" }
+      assert.are.equal(300, db:value "select count(*) from users where hits = 1")
+    end))
+
+    it("loses its connection is done again", async(function()
+      when_done "if nextval('commits') = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;"
+      moonbird { "up" }
+      assert.are.equal(2, db:value "select last_value from commits")
+      assert.are.equal(300, db:value "select count(*) from users where hits = 1")
+      assert.are.equal(1, applied())
+      assert.are.equal(0, db:value "select count(*) from moonbird.verify()")
+    end))
+  end)
+
   describe("along every kind of key, in every mode:", function()
     local KEYS = {
       bigint = { "id bigint primary key", "i" },

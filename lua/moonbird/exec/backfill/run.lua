@@ -235,10 +235,12 @@ local function finish(job, sum, left)
         return nil, error_.new("backfill", "another run began the backfill anew",
           { hint = "run it again: it goes on from where that one came to" })
       end
-      results, err = results and target.session:batch {
-        target.run.journal:record_item(target.name, target.head + 1, event),
-        { "commit" },
-      }, err
+      if results then
+        results, err = target.session:batch {
+          target.run.journal:record_item(target.name, target.head + 1, event),
+          { "commit" },
+        }
+      end
       failpoint("backfill.done")
       ok = results ~= nil
     end
