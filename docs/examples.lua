@@ -115,7 +115,7 @@ function M.mask(line)
   line = line:gsub("%f[%w]%d+m %d+s%f[%W]", "<took>"):gsub("%f[%w]%d+%.?%d*m?s%f[%W]", "<took>")
   line = line:gsub("pid %d+", "pid <n>"):gsub("backend %d+", "backend <n>")
   line = line:gsub("%f[%w][%w_]+@[%w][%w_.-]*", "<who>")
-  line = line:gsub("on %S+ was interrupted", "on <host> was interrupted")
+  line = line:gsub("on %S+ left off", "on <host> left off")
   line = line:gsub("PostgreSQL %d+%.?%d*", "PostgreSQL <n>")
   -- Columns are as wide as what was masked.
   return (line:gsub("(%S)  +", "%1  "))

@@ -114,7 +114,7 @@ local MORE = {
   policy = "`list` and `explain` show the rules as this environment sets them; all built-in ones are in "
     .. "[policy](policy.md). `test` runs policies/*_test.lua. `facts` prints what a rule would see of a file.",
   status = "States: `applied`, `pending`, `changed` (the file was changed after it was applied), `missing` "
-    .. "(applied, its file is gone), `late` (older than what is applied), `interrupted` (a run died inside a "
+    .. "(applied, its file is gone), `late` (older than what is applied), `interrupted` (a run died or failed inside a "
     .. "migration that has no transaction; `moonbird up` goes on), `running` (a run is inside one now), `held` "
     .. "(a contract migration that `up` holds back), `backfill` (one that has begun, with how far it is). With "
     .. "`--exit-code` the exit status is 4 when something is pending, changed or missing; what is held back is "
@@ -513,7 +513,7 @@ local function refresh(examples, path)
     end
     for k, line in ipairs(changes[i].actual) do
       line = line:gsub("%s+$", ""):gsub("%f[%w]([%w_]+)@[%w][%w_.-]*", "%1@laptop")
-        :gsub("on %S+ was interrupted", "on laptop was interrupted")
+        :gsub("on %S+ left off", "on laptop left off")
       table.insert(lines, item.first + k - 1, line)
     end
   end

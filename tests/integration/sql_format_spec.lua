@@ -246,6 +246,29 @@ drop table t;
       assert.is_nil(relation "t")
     end))
 
+    it("says what is left of one that failed, and with what status it waits", async(function()
+      put { ["001_t.sql"] = "-- migrate:up\ncreate table t (i int);\ninsert into t values (1), (1);\n-- migrate:down\ndrop table nowhere;\n",
+        ["002_i.sql"] = "-- migrate:up transaction:false\ncreate unique index concurrently i on t (i);\n-- migrate:down\n" }
+      has(moonbird({ "up" }, 1).stdout, "ms, nothing of it was kept\n")
+      has(moonbird({ "status" }).stdout, "could not create unique index \"i\"; the same command goes on")
+      put { ["002_i.sql"] = "-- migrate:up transaction:false\ncreate table u (i int);\ncreate unique index concurrently i on t (i);\n-- migrate:down\n" }
+      has(moonbird({ "up" }, 1).stdout, "ms, what it did before the error stays\n")
+      db:exec "delete from t where ctid = '(0,1)'"
+      up()
+      moonbird { "down" }
+      has(moonbird({ "down" }, 1).stdout, "ms, nothing of it was taken back\n")
+    end))
+
+    it("names the limit of a statement that took too long, and where to give it more", async(function()
+      put { ["001_slow.sql"] = "-- migrate:up\nselect pg_sleep(5);\n-- migrate:down\n" }
+      has(moonbird({ "up", "--statement-timeout", "50ms" }, 1).stderr, "hint: statements may take 50ms here "
+        .. "(timeouts.statement); `-- timeouts: statement=5m` in the file gives those of this migration more\n")
+      put { ["001_slow.sql"] = "-- timeouts: statement=40ms\n-- migrate:up transaction:false\nselect pg_sleep(5);\n-- migrate:down\n" }
+      has(moonbird({ "up" }, 1).stderr, "hint: statements may take 40ms here")
+      put { ["001_slow.sql"] = "-- migrate:up\nselect 1/0;\n-- migrate:down\n" }
+      assert.is_nil(moonbird({ "up", "--statement-timeout", "50ms" }, 1).stderr:find("hint", 1, true))
+    end))
+
     it("is rolled back whole when it fails", async(function()
       put { ["001_bad.sql"] = "-- migrate:up transaction:false\ncreate table t (i int);\ninsert into t values (1);\nselect 1/0;\n-- migrate:down\n" }
       local said = refused(1)

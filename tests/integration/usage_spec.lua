@@ -26,6 +26,7 @@ describe("a command line that can't be read", function()
     { { "policy", "--nonsense", "list" }, "unknown option \"--nonsense\"", "see `moonbird help policy`" },
     { { "up", "--tennant", "x" }, "unknown option \"--tennant\"",
       "did you mean \"--tenant\"? see `moonbird help up`" },
+    { { "up", "--hepl" }, "unknown option \"--hepl\"", "did you mean \"--help\"? see `moonbird help up`" },
     { { "up", "--verbos" }, "unknown option \"--verbos\"", "did you mean \"--verbose\"? see `moonbird help up`" },
     { { "up", "--steps" }, "option \"--steps\" requires an argument", "see `moonbird help up`" },
     { { "up", "--jobs", "zero" }, "--jobs: \"zero\" is not a number from 1 on", "see `moonbird help up`" },

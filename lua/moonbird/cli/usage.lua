@@ -59,7 +59,7 @@ end
 
 --- The option that an unknown one was probably meant to be.
 local function near_option(word, ...)
-  local known = {}
+  local known = { "--help" } -- the parser's own
   for _, options in ipairs { ... } do
     for _, option in ipairs(options) do
       known[#known + 1] = "--" .. option.long

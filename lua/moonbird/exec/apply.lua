@@ -3,6 +3,7 @@
 local error_ = require "moonbird.core.error"
 local config = require "moonbird.config.config"
 local bootstrap = require "moonbird.exec.bootstrap"
+local duration = require "moonbird.util.duration"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
 local standby = require "moonbird.exec.standby"
@@ -11,6 +12,8 @@ local task = require "moonbird.core.task"
 -- Modules that only a step needs are required where it runs: "nothing to do" is the most frequent run, and
 -- loading them takes longer than asking the database.
 local M = {}
+
+local QUERY_CANCELED = "57014"
 
 -- Server defaults that decide how a step may be sent; read when the first step runs.
 local function read_server(target)
@@ -79,6 +82,16 @@ local function retry_step(target, step, timeouts)
   end)
 end
 
+--- What to do about a statement that was canceled for its time: the limit is ours, the server does not know whence.
+local function more_time(step, err, limit)
+  if err.sqlstate ~= QUERY_CANCELED or limit == 0 or step.migration.backfill then -- batches have their own limit
+    return nil
+  end
+  local lua = step.migration.file:find("%.lua$") ~= nil
+  return ("statements may take %s here (timeouts.statement); %s in the file gives those of this migration more"):format(
+    duration.format(limit), lua and "timeouts = { statement = \"5m\" }" or "`-- timeouts: statement=5m`")
+end
+
 --- Runs one step to its end: waits for the target's lock, retries lock timeouts.
 ---@param target moonbird.target
 ---@param step moonbird.step
@@ -105,7 +118,7 @@ function M.step(target, step, budget)
     if err.code ~= "locked" then
       err.blockers = err.sqlstate == "55P03" and run.monitor:last_blockers() or nil
       return nil, error_.with(err, { migration = step.migration.id, target = target.name,
-        file = step.migration.file })
+        file = step.migration.file, hint = more_time(step, err, timeouts.statement) })
     end
     ok, err = target:wait_for_lock(budget)
     if not ok then

@@ -156,7 +156,7 @@ local function run_leased(self)
   end
   local ok, err = true, nil
   if started then
-    target.run.report:log("warn", ("going on where run %s on %s was interrupted"):format(
+    target.run.report:log("warn", ("going on where run %s on %s left off"):format(
       started.run:sub(1, 8), started.host or "?"), step)
   else
     ok, err = self:record({ event = "start", outcome = "started" })

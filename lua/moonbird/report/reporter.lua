@@ -214,9 +214,22 @@ end
 
 local VERBS = { up = "applied", down = "reverted" }
 
-local function step_line(self, verb, step, ms)
+local function step_line(self, verb, step, ms, more)
   local id = step.migration.id
-  self:print(("%s %s%s  %s"):format(verb, id, (" "):rep((self.width or 0) - #id), self.out.dim(duration.format(ms))))
+  self:print(("%s %s%s  %s"):format(verb, id, (" "):rep((self.width or 0) - #id),
+    self.out.dim(duration.format(ms) .. (more or ""))))
+end
+
+local NOTHING = { up = ", nothing of it was kept", down = ", nothing of it was taken back" }
+
+--- What is left of a step that failed. A lost connection leaves that open, and a backfill tells it itself.
+local function left(step, err)
+  if err.code == "connection_lost" or step.direction == "up" and step.migration.backfill then
+    return nil
+  end
+  local blocks = step.body.blocks
+  local alone = blocks and #blocks == 1 and #blocks[1].statements == 1
+  return (step.transactional or alone) and NOTHING[step.direction] or ", what it did before the error stays"
 end
 
 --- A step was committed.
@@ -227,14 +240,14 @@ function M:step_done(step, ms)
   step_line(self, self.out.green(VERBS[step.direction]), step, ms)
 end
 
---- A step failed and was rolled back.
+--- A step failed.
 ---@param step moonbird.step
----@param _ moonbird.error
+---@param err moonbird.error
 ---@param ms integer
-function M:step_failed(step, _, ms)
+function M:step_failed(step, err, ms)
   self.step = nil
   -- As wide as the other verb, so that the names stay in one column.
-  step_line(self, self.out.red("failed") .. (" "):rep(#VERBS[step.direction] - #"failed"), step, ms)
+  step_line(self, self.out.red("failed") .. (" "):rep(#VERBS[step.direction] - #"failed"), step, ms, left(step, err))
 end
 
 --- A step is running; called a few times a second.

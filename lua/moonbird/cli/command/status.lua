@@ -54,6 +54,10 @@ local function who_is_at_work(target)
   return busy or {}
 end
 
+local function last_failure(row)
+  return ("last failed %s: %s"):format(times.human(times.iso(row.finished_ms)), row.error or "")
+end
+
 --- What versions are that were begun and have not ended, by version: { state, note }; "running" while somebody is at
 --- it. Those of backfills are told otherwise.
 local function begun_versions(target, open, backfills)
@@ -64,7 +68,8 @@ local function begun_versions(target, open, backfills)
       local holder = busy[target.name]
       begun[version] = holder and { state = "running", note = ("%s is at it (pid %d, on %s)"):format(
           holder.application, holder.pid, holder.client) }
-        or { state = "interrupted", note = "a run died inside it; the same command goes on" }
+        or { state = "interrupted", note = (left.failed and last_failure(left.failed) or "a run died inside it")
+          .. "; the same command goes on" }
     end
   end
   return begun
@@ -100,7 +105,7 @@ local function collect(target, entries)
     local left, backfill, at = open[entry.version], backfills[entry.version], begun[entry.version] or NOTHING
     items[#items + 1] = {
       version = entry.version, id = entry.id, file = entry.file, backfill = backfill and glance.data(backfill),
-      note = backfill and glance.words(backfill) or at.note,
+      note = backfill and glance.words(backfill) or at.note or left and left.failed and last_failure(left.failed),
       state = backfill and "backfill" or at.state or held[entry.version] and "held"
         or late[entry.version] and "late" or "pending",
       held = held[entry.version],
@@ -131,14 +136,11 @@ local function print_items(report, items)
     late = out.red, interrupted = out.red, running = out.yellow, held = out.dim, backfill = out.yellow }
   local rows = {}
   for _, item in ipairs(items) do
-    local note = NOTES[item.state] or ""
-    if item.failed then
-      note = ("last failed %s: %s"):format(times.human(item.failed.at), item.failed.error or "")
-    end
+    local note = item.note or NOTES[item.state] or ""
     if item.state == "held" then
       note = ("%s: %s applies it"):format(item.held.reason, item.held.flags)
     end
-    note, item.note = item.note or note, nil
+    item.note = nil
     rows[#rows + 1] = { colours[item.state](item.state), item.id, times.human(item.applied_at) or "",
       item.duration_ms and out.dim(duration.format(item.duration_ms)) or "", note }
   end

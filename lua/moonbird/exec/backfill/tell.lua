@@ -1,6 +1,7 @@
 --- What a backfill tells where nobody draws its progress: lines of the log.
 local duration = require "moonbird.util.duration"
 local task = require "moonbird.core.task"
+local counted = require("moonbird.util.text").count
 
 local M = {}
 
@@ -9,8 +10,9 @@ local NEWS = 10000
 
 local TEXTS = {
   start = function(job, event)
-    return "info", ("walks over %s by %s in %d chunks, about %d rows"):format(job.place.name,
-      job.place.key.ctid and "ctid" or table.concat(job.place.key.columns, ", "), event.chunks, event.rows)
+    return "info", ("walks over %s by %s in %s, about %s"):format(job.place.name,
+      job.place.key.ctid and "ctid" or table.concat(job.place.key.columns, ", "), counted(event.chunks, "chunk"),
+      counted(event.rows, "row"))
   end,
   resume = function(_, event)
     return "info", ("goes on: %d of %d chunks are done, %d rows were looked at"):format(event.chunks_done, event.chunks,

@@ -176,8 +176,8 @@ local function blame(self, chunk, n, err)
     err.message = ("the row with %s: %s"):format(shown, err.message)
   end
   err.key = why
-  return nil, error_.with(err, { hint = "mend the row or the backfill and run again: it goes on from here; or let "
-    .. "rows be passed over with options = { max_errors = N }" })
+  return nil, error_.with(err, { hint = "mend the row and run again, or the backfill and run with --adopt: it goes on "
+    .. "from here; or let rows be passed over with options = { max_errors = N }" })
 end
 
 --- Decides what follows from a failed batch -> true to go on with the chunk, "next" for another one, nil and an

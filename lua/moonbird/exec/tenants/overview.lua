@@ -265,11 +265,11 @@ local function stand(tenant, state, judged, pin)
     row.state, row.note = "ahead", "a newer release has been here"
   elseif judged.changed then
     row.state, row.note = "changed", judged.changed .. " was changed after it was applied"
-  elseif failed then
-    row.state, row.note = "failed", ("%d: %s"):format(failed.version, failed.error or failed.sqlstate or "failed")
   elseif started and tenant.busy then
     row.state, row.note = "running", ("%s is at %d (pid %d)"):format(tenant.busy.application, started.version,
       tenant.busy.pid)
+  elseif failed then
+    row.state, row.note = "failed", ("%d: %s"):format(failed.version, failed.error or failed.sqlstate or "failed")
   elseif started then
     row.state, row.note = "interrupted", ("a run died inside %d; the same command goes on"):format(started.version)
   elseif backfill then
