@@ -212,7 +212,14 @@ static cJSON *encode_number(lua_State *L)
     double n = lua_tonumber(L, -1);
     if (!isfinite(n))
         refuse(L, "JSON has no number for inf or nan");
-    return cJSON_CreateNumber(n);
+    /* The shortest text that reads as the same number; cJSON's own takes what is near enough for one. */
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, n);
+        if (strtod(text, NULL) == n)
+            break;
+    }
+    return cJSON_CreateRaw(text);
 }
 
 /* Pops a value and hangs it where it belongs. */
@@ -296,9 +303,9 @@ static void push_number(lua_State *L, const cJSON *item, const char **p)
             at += *at == '\\';
         at++;
     }
-    size_t len = strspn(at, "+-.0123456789Ee");
-    *p = at + len;
-    if (strcspn(at, ".Ee") >= len) {
+    const char *whole = at + strspn(at, "-0123456789");
+    *p = whole + strspn(whole, "+-.0123456789Ee");
+    if (*p == whole) { /* an integer */
         errno = 0;
         long long n = strtoll(at, NULL, 10);
         if (errno == 0) {

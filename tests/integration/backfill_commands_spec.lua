@@ -107,6 +107,12 @@ describe("moonbird backfill", function()
     assert.are.equal(0, db:value "select count(*) from moonbird.journal where event = 'fail'")
   end))
 
+  it("can't be rehearsed where its table is not there, as it can't be run", async(function()
+    helper.write(dir, { ["migrations/003_none.lua"] = [[return { description = "t", irreversible = "t",
+      backfill = { table = "nowhere", set = "n = 1" } }]] })
+    has(moonbird(1, "up", "--dry-run").stderr, "error: migrations/003_none.lua: ")
+  end))
+
   it("is known to status, plan, show and a dry run, before it has begun and half done", async(function()
     write(5000, FILL:gsub("%(login%)", "(login) || left(pg_sleep(0.0005)::text, 0)") .. ", options = { min = 50, max = 100, start = 100 }",
       "up = 'alter table users add tag text',")

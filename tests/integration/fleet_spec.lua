@@ -208,6 +208,8 @@ describe("a fleet's run", function()
     assert.matches("the run's plan is " .. plan .. ", this one's %x+", result.stderr)
     local options = helper.ok({ "up", "--fleet", "r1", "--exclude", "tenant_003" }, { db = db, cwd = dir, status = 6 })
     assert.matches("other files or options", options.stderr)
+    options = helper.ok({ "up", "--fleet", "r1", "--steps", "1" }, { db = db, cwd = dir, status = 6 })
+    assert.matches("other files or options", options.stderr)
   end))
 
   it("is not joined by an older release, which changes nothing on what is ahead", async(function()

@@ -346,7 +346,12 @@ describe("the history", function()
     has(moonbird(0, "down", "--dry-run").stdout, "drop table b")
     moonbird(0, "up", "--dry-run")
     put { ["003_c.sql"] = "-- migrate:up\ncreate table c (i int);\nselect 1/0;\n-- migrate:down\n" }
-    has(moonbird(1, "up", "--dry-run").stderr, "22012")
+    local failed = object(1, "up", "--dry-run").error
+    assert.are.same({ "22012", "003_c", "migrations/003_c.sql", 3 }, { failed.sqlstate, failed.migration, failed.file,
+      failed.line })
+    put { ["003_c.lua"] = "return { up = function(db) pcall(db.exec, db, 'select 1/0') end, irreversible = 'x' }" }
+    assert(fs.remove(dir .. "/migrations/003_c.sql"))
+    has(moonbird(1, "up", "--dry-run", "--to", "3").stderr, "error: migrations/003_c.lua: ")
     assert.are.equal(before, db:value(CATALOG))
     assert.are.equal(rows, db:value "select count(*) from moonbird.journal")
     moonbird(4, "status", "--exit-code")

@@ -251,12 +251,25 @@ drop table t;
         ["002_i.sql"] = "-- migrate:up transaction:false\ncreate unique index concurrently i on t (i);\n-- migrate:down\n" }
       has(moonbird({ "up" }, 1).stdout, "ms, nothing of it was kept\n")
       has(moonbird({ "status" }).stdout, "could not create unique index \"i\"; the same command goes on")
+      put { ["002_i.sql"] = "-- migrate:up transaction:false\ncreate table u (i int);\nselect 1/0;\n-- migrate:down\n" }
+      has(moonbird({ "up" }, 1).stdout, "ms, nothing of it was kept\n") -- sent whole, as one transaction
+      assert.is_nil(relation "u")
       put { ["002_i.sql"] = "-- migrate:up transaction:false\ncreate table u (i int);\ncreate unique index concurrently i on t (i);\n-- migrate:down\n" }
       has(moonbird({ "up" }, 1).stdout, "ms, what it did before the error stays\n")
       db:exec "delete from t where ctid = '(0,1)'"
       up()
       moonbird { "down" }
       has(moonbird({ "down" }, 1).stdout, "ms, nothing of it was taken back\n")
+    end))
+
+    it("may be changed where a name was taken: nobody died", async(function()
+      db:exec "create table t (i int); create index taken on t (i)"
+      put { ["001_i.sql"] = "-- migrate:up transaction:false\ncreate index concurrently taken on t (i);\n-- migrate:down\n" }
+      has(refused(1), "42P07")
+      has(refused(1), "42P07")
+      put { ["001_i.sql"] = "-- migrate:up transaction:false\ncreate index concurrently free on t (i);\n-- migrate:down\n" }
+      up()
+      assert.are.equal("free", relation "free")
     end))
 
     it("names the limit of a statement that took too long, and where to give it more", async(function()

@@ -215,6 +215,8 @@ describe("another runner", function()
     local data = assert(json.decode(
       helper.ok({ "--json", "up", "--lock-wait", "100ms" }, { db = db, cwd = dir, status = 5 }).stdout))
     assert.are.equal("locked", data.error.code)
+    local dry = helper.ok({ "up", "--dry-run", "--lock-wait", "100ms" }, { db = db, cwd = dir, status = 5 })
+    assert.is_truthy(dry.stderr:find(("held by moonbird/up/elsewhere (pid %d"):format(pid), 1, true), dry.stderr)
     assert.is_false(column_there(db))
     assert.are.equal(0, db:value("select count(*) from moonbird.journal where outcome = 'failed'"))
     assert(other:simple("rollback"))
@@ -236,12 +238,39 @@ describe("another runner", function()
     assert.is_truthy(result.stderr:find(("pid %d"):format(pid), 1, true), result.stderr)
   end))
 
-  it("that takes something back is waited for: it is applied again then", helper.async(function()
-    local db = helper.database()
-    local place = helper.project { ["migrations/001_items.sql"] =
+  --- A project whose second migration has no transaction: a run holds its lock while it works on that.
+  local function indexed()
+    return helper.project { ["migrations/001_items.sql"] =
         "-- migrate:up\ncreate table items (id int);\n-- migrate:down\ndrop table items;\n",
       ["migrations/002_index.sql"] = "-- migrate:up transaction:false\ncreate index concurrently items_id on items (id);\n"
         .. "-- migrate:down transaction:false\ndrop index concurrently items_id;\n" }
+  end
+
+  it("is waited for without an end with 0, by a dry run too, which plans anew then", helper.async(function()
+    local db = helper.database()
+    local place = indexed()
+    helper.ok({ "up", "--to", "1" }, { db = db, cwd = place })
+    local first = helper.spawn({ "up" }, { db = db, cwd = place, env = { MOONBIRD_FAILPOINT = "nontx.started:1:stop" } })
+    helper.eventually("the first stands still", function()
+      return processes.stopped(first:pid())
+    end)
+    local others = {}
+    for i, args in ipairs { { "up" }, { "up", "--dry-run" } } do
+      others[i] = helper.spawn({ args[1], "--lock-wait", "0", table.unpack(args, 2) }, { db = db, cwd = place })
+      assert.is_false(others[i]:wait(700), "it did not wait")
+    end
+    first:kill("CONT")
+    assert.are.equal(0, assert(first:wait(20000)).status)
+    for _, other in ipairs(others) do
+      local result = assert(other:wait(20000))
+      assert.are.equal(0, result.status, result.stderr)
+      assert.is_truthy(result.stdout:find("nothing to do", 1, true), result.stdout)
+    end
+  end))
+
+  it("that takes something back is waited for: it is applied again then", helper.async(function()
+    local db = helper.database()
+    local place = indexed()
     helper.ok({ "up" }, { db = db, cwd = place })
     local down = helper.spawn({ "down" }, { db = db, cwd = place,
       env = { MOONBIRD_FAILPOINT = "nontx.started:1:stop" } })

@@ -5,6 +5,7 @@ local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local pgbouncer = require "tests.pgbouncer"
+local open_session = require("moonbird.core.session").open
 local sys = require "moonbird.core.sys"
 local task = require "moonbird.core.task"
 local tenants = require "tests.tenants"
@@ -409,6 +410,24 @@ describe("tenants beside others:", function()
       said = answer(0, "up")
       assert.equal(0, said.tenants.failed)
       assert.same({ count, 0 }, { said.tenants.current, said.tenants.migrated })
+    end))
+
+    it("are followed when the journals' chains are checked", async(function()
+      local prefix = databases(2)
+      moonbird(0, "up")
+      has(moonbird(0, "history", "--verify").stdout, "every row follows")
+      local params = {}
+      for key, value in pairs(db.params) do
+        params[key] = value
+      end
+      params.dbname = prefix .. "2"
+      local other <close> = assert(open_session(params, { application_name = "moonbird-tests" }))
+      assert(other:simple [[alter table moonbird.journal disable trigger all;
+        update moonbird.journal set applied_by = 'nobody' where target = 'own2' and event = 'apply']])
+      has(moonbird(1, "history", "--verify").stderr, ("database %s2, target own2, event "):format(prefix))
+      moonbird(1, "history", "--verify", "--tenant", "own2")
+      moonbird(0, "history", "--verify", "--tenant", "own1")
+      has(moonbird(0, "show", "1").stdout, "applied to tenants: `moonbird tenant status` shows how far they are")
     end))
 
     it("to a server are never more than per_server", async(function()

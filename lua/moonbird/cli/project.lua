@@ -201,7 +201,7 @@ function M.with_target(args, report, options, work)
     command = args.command, config = conf, params = database.params, report = report, dir = conf.dir,
     timeout_ms = conf.timeouts.run,
   }
-  this.lock_wait = conf.timeouts.lock_wait
+  this.lock_wait = conf.timeouts.lock_wait > 0 and conf.timeouts.lock_wait or math.huge -- 0 is no limit, as everywhere
   local opening = task.spawn(target.open, this, { full = options.full, known = options.idle and bootstrap.known() })
   local hash
   if options.idle then

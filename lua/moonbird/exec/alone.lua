@@ -69,7 +69,7 @@ local function settle_failure(self, index, sha, st, before)
     self.target.run.report:log("warn", said .. " that the failed statement left", self.step)
     verdict = "absent"
   end
-  if verdict == "absent" then
+  if verdict == "absent" or verdict == "foreign" then -- of ours there is nothing: the name was taken, say
     self:record(progress.unit_event(index, sha, "failed"))
   end
 end

@@ -168,7 +168,8 @@ local function run_steps(target, steps, budget, done)
       if err.code == "history_moved" or err.code == "unfinished" then -- neither is a failure
         return nil, err
       end
-      target.run.report:step_failed(step, err, took)
+      target.run.report:step_failed(step, err, took, step.transactional
+        or require("moonbird.exec.units").whole(step.body))
       record_failure(target, step, err)
       return nil, err
     end

@@ -225,11 +225,11 @@ end
 ---@param step moonbird.step
 ---@param err moonbird.error
 ---@param ms integer
-function M:step_failed(step, err, ms)
+function M:step_failed(step, err, ms, whole)
   self.entry.outcome, self.entry.duration_ms, self.entry.statements = "failed", ms, statements_of(step)
   self.entry.error = redacted(failure.data(err))
   self:save()
-  self.report:step_failed(step, err, ms)
+  self.report:step_failed(step, err, ms, whole)
 end
 
 ---@param step moonbird.step

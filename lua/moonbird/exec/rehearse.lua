@@ -14,13 +14,29 @@ local function timeouts(target)
   return { lock = target.run.config.timeouts.lock, statement = 0 }
 end
 
+--- Behind the door; waits while another runner holds the target's lock.
+local function enter_locked(target)
+  local budget = { left = target.run.lock_wait }
+  while true do
+    local ok, err = transactional.begin(target, timeouts(target), true)
+    if ok or err.code ~= "locked" then
+      return ok, err
+    end
+    target.session:rollback()
+    ok, err = target:wait_for_lock(budget)
+    if not ok then
+      return nil, err
+    end
+  end
+end
+
 --- Opens the transaction all steps are rehearsed in; behind the door where there is one.
 ---@param target moonbird.target
 ---@return true|nil
----@return moonbird.error? err
+---@return moonbird.error? err code "history_moved" where another runner was at work since the target's state was read
 function M.begin(target)
   if target.state.exists then
-    return transactional.begin(target, timeouts(target), true)
+    return enter_locked(target)
   end
   local results, err = target.session:batch {
     { "begin isolation level read committed read write" },
@@ -64,17 +80,15 @@ local function tell_backfill(target, step)
   end
   local item = { id = step.migration.id, table = def.table }
   local place, problem = require("moonbird.exec.backfill.key").find(target, session, def)
-  if place then
-    item.rows = 0
-    for _, leaf in ipairs(place.leaves) do
-      item.rows = item.rows + require("moonbird.exec.backfill.chunks").estimate(leaf)
-    end
-    report:print(("    backfill of %s by %s: about %s, in batches of its own transactions; not rehearsed"):format(
-      place.name, place.key.ctid and "ctid" or table.concat(place.key.columns, ", "), text.count(item.rows, "row")))
-  else
-    item.problem = problem.message
-    report:print(report.out.yellow("    backfill: ") .. problem.message)
+  if not place then
+    return nil, problem
   end
+  item.rows = 0
+  for _, leaf in ipairs(place.leaves) do
+    item.rows = item.rows + require("moonbird.exec.backfill.chunks").estimate(leaf)
+  end
+  report:print(("    backfill of %s by %s: about %s, in batches of its own transactions; not rehearsed"):format(
+    place.name, place.key.ctid and "ctid" or table.concat(place.key.columns, ", "), text.count(item.rows, "row")))
   ok, err = session:query "rollback to savepoint moonbird_backfill"
   return ok and item, err
 end
@@ -91,7 +105,7 @@ end
 ---@param title string what is printed above its statements
 ---@return true|nil
 ---@return moonbird.error? err
----@return { id: string, table: string, rows?: integer, problem?: string }? backfill what it would walk over
+---@return { id: string, table: string, rows: integer }? backfill what it would walk over
 function M.step(target, step, title)
   local report, gate = target.run.report, target.run.gate
   report:show_statements(true)
@@ -177,12 +191,20 @@ function M.run(target, entries, direction, options)
   can, result.not_rehearsed = M.part(steps)
   local ok
   ok, err = M.begin(target)
+  if not ok and err.code == "history_moved" then -- while it waited for another runner
+    target.session:rollback()
+    ok, err = target:refresh()
+    if ok then
+      return M.run(target, entries, direction, options)
+    end
+  end
   if not ok then
     return nil, err
   end
   for _, step in ipairs(can) do
     local backfill
     ok, err, backfill = M.step(target, step, ("%s (%s)"):format(step.migration.id, direction))
+    err = err and error_.with(err, { migration = step.migration.id, file = step.migration.file })
     if backfill then
       result.backfills = result.backfills or json.array {}
       table.insert(result.backfills, backfill)

@@ -38,7 +38,7 @@ end
 
 ---@class moonbird.retry.options
 ---@field lock integer longest ordinary wait, ms
----@field total integer ms that all waits may take
+---@field total integer ms that all waits may take, 0: no bound
 ---@field deadlock_timeout integer the server's, ms
 ---@field blocked fun(err: moonbird.error, attempt: integer, lock: integer) told of each retry
 ---@field random? fun(): number for tests
@@ -60,7 +60,7 @@ function M.run(options, attempt)
       return ok, err
     end
     local spent = task.now() - started
-    if spent >= options.total then
+    if options.total > 0 and spent >= options.total then
       err.attempts = n
       err.hint = err.hint or ("gave up after %d attempts in %.1f s; raise timeouts.lock_total, or end who blocks")
         :format(n, spent / 1000)

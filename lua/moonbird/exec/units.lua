@@ -118,6 +118,14 @@ function M.of(body)
   return units
 end
 
+--- Whether a body without a transaction happens whole or not at all: of one that failed nothing is left.
+---@param body table of any step
+---@return boolean
+function M.whole(body)
+  local units = body.blocks and M.of(body) or {}
+  return #units == 1 and units[1].kind ~= "opaque"
+end
+
 --- The text of an atomic unit as one simple query, with `record` (SQL) put in before its last COMMIT or
 --- at its end; and where each statement stands in it.
 ---@param text string the whole file

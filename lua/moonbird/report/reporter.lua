@@ -223,13 +223,11 @@ end
 local NOTHING = { up = ", nothing of it was kept", down = ", nothing of it was taken back" }
 
 --- What is left of a step that failed. A lost connection leaves that open, and a backfill tells it itself.
-local function left(step, err)
+local function left(step, err, whole)
   if err.code == "connection_lost" or step.direction == "up" and step.migration.backfill then
     return nil
   end
-  local blocks = step.body.blocks
-  local alone = blocks and #blocks == 1 and #blocks[1].statements == 1
-  return (step.transactional or alone) and NOTHING[step.direction] or ", what it did before the error stays"
+  return whole and NOTHING[step.direction] or ", what it did before the error stays"
 end
 
 --- A step was committed.
@@ -244,10 +242,12 @@ end
 ---@param step moonbird.step
 ---@param err moonbird.error
 ---@param ms integer
-function M:step_failed(step, err, ms)
+---@param whole boolean nothing of it is left
+function M:step_failed(step, err, ms, whole)
   self.step = nil
   -- As wide as the other verb, so that the names stay in one column.
-  step_line(self, self.out.red("failed") .. (" "):rep(#VERBS[step.direction] - #"failed"), step, ms, left(step, err))
+  local verb = self.out.red("failed") .. (" "):rep(#VERBS[step.direction] - #"failed")
+  step_line(self, verb, step, ms, left(step, err, whole))
 end
 
 --- A step is running; called a few times a second.

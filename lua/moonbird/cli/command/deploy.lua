@@ -85,7 +85,8 @@ local function deploy(args, report, artifact)
   args.gate = gate
   if conf.url.kind ~= "embedded" then
     local bound = conf.timeouts.run and conf.timeouts.run > 0 and conf.timeouts.run or nil
-    local limit = math.min(args.wait or WAIT_MS, bound or math.huge)
+    local wait = args.wait == 0 and math.huge or args.wait or WAIT_MS -- 0 is no limit, as everywhere
+    local limit = math.min(wait, bound or math.huge)
     local waited
     waited, err = await.server(conf.url.params, limit, report)
     if not waited then

@@ -119,6 +119,53 @@ local function of_tenants(args, run, target, settings, limit)
   return rows, err
 end
 
+--- Checks every chain of the database, and of those that the chosen tenants have of their own.
+---@return { label?: string, target: string, ordinal: integer, problem: string }[]|nil
+---@return moonbird.error? err
+local function problems_of(args, run, target, settings)
+  local problems, err = run.journal:verify(target.session)
+  if not problems or not settings then
+    return problems, err
+  end
+  return tenants.with_survey(args, run, target, settings, nil, function(survey)
+    for _, database in ipairs(survey.databases) do
+      local list, failure = {}, nil
+      if database.key ~= "" then -- else it is the one that was checked
+        list, failure = survey:with_session(database, function(session)
+          return run.journal:verify(session)
+        end)
+      end
+      if not list then
+        return nil, failure
+      end
+      for _, problem in ipairs(list) do
+        problem.label = database.label
+        problems[#problems + 1] = problem
+      end
+      survey:leave() -- one connection at a time
+    end
+    return problems
+  end)
+end
+
+--- Checks the chains.
+local function verify(args, report, run, target, settings)
+  local problems, failure = problems_of(args, run, target, settings)
+  if not problems then
+    return nil, failure
+  elseif #problems > 0 then
+    local list = {}
+    for i, problem in ipairs(problems) do
+      list[i] = { message = ("%starget %s, event %d: %s"):format(problem.label
+        and ("database %s, "):format(problem.label) or "", problem.target, problem.ordinal, problem.problem) }
+    end
+    return nil, error_.new("journal", ("the journal was tampered with: %s"):format(text.count(#problems, "row")),
+      { problems = list, hint = "compare with a backup; find out who can disable the journal's triggers" })
+  end
+  report:write("every row follows from the one before it\n")
+  return { verified = true }
+end
+
 --- Shows the journal, or checks its chain.
 ---@param args table
 ---@param report moonbird.reporter
@@ -131,22 +178,7 @@ function M.run(args, report)
   end
   return project.with_target(args, report, { config = conf }, function(run, target)
     if args.verify then
-      local problems, failure = run.journal:verify(target.session)
-      if not problems then
-        return nil, failure
-      end
-      if #problems > 0 then
-        local list = {}
-        for i, problem in ipairs(problems) do
-          list[i] = { message = ("target %s, event %d: %s"):format(problem.target, problem.ordinal,
-            problem.problem) }
-        end
-        return nil, error_.new("journal", ("the journal was tampered with: %s"):format(
-          text.count(#problems, "row")), { problems = list,
-          hint = "compare with a backup; find out who can disable the journal's triggers" })
-      end
-      report:write("every row follows from the one before it\n")
-      return { verified = true }
+      return verify(args, report, run, target, settings)
     end
     local rows, failure
     if tenants.some(args) then

@@ -47,8 +47,8 @@ local function tell(report, plan, done, undo)
   for _, note in ipairs(plan.notes) do
     report:log("warn", note)
   end
-  report:print(("A database where %s was applied takes it for a new migration: take it back there first (`moonbird "
-    .. "down`)."):format(plan.old.base_name))
+  report:print(("A database where %s was applied takes it for a new migration. If there is one: undo this, take it "
+    .. "back there (`moonbird down`), and renumber then."):format(plan.old.base_name))
   report:print("undo: " .. undo)
 end
 

@@ -113,7 +113,11 @@ function M.run(args, report)
         migration.version))
       result.backfill = glance.data(begun)
     end
-    report:write("\nhistory:\n" .. (#lines > 0 and style.columns(lines, "  ") or "  not applied yet\n"))
+    local none = "  not applied yet\n"
+    if migration and migration.scope == "tenant" and conf.tenants then
+      none = "  applied to tenants: `moonbird tenant status` shows how far they are\n"
+    end
+    report:write("\nhistory:\n" .. (#lines > 0 and style.columns(lines, "  ") or none))
     return result
   end)
 end

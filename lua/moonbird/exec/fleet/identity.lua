@@ -34,8 +34,8 @@ function M.of(entries, options)
     newest = math.max(newest, entry.version)
   end
   local allow = options.allow or {}
-  lines[#lines + 1] = ("to %s contract %s breaking %s late %s"):format(options.to, not not allow.contract,
-    not not allow.breaking, not not options.allow_out_of_order)
+  lines[#lines + 1] = ("to %s steps %s contract %s breaking %s late %s"):format(options.to, options.steps,
+    not not allow.contract, not not allow.breaking, not not options.allow_out_of_order)
   lines[#lines + 1] = ("tenant %s exclude %s shard %s"):format(sorted(options.tenant), sorted(options.exclude),
     options.shard)
   return { plan = hash(table.concat(lines, "\n")), newest = newest, files = #entries }
