@@ -236,6 +236,33 @@ describe("a backfill in trouble", function()
       where (doc->>'id')::bigint = 9007199254740993 + id and doc ? 'seen']])
   end))
 
+  describe("where text means something else by default", function()
+    before_each(async(function()
+      for name, value in pairs { datestyle = "SQL, DMY", timezone = "Asia/Kolkata", extra_float_digits = "-3",
+        bytea_output = "escape", intervalstyle = "sql_standard" } do
+        db:exec(("alter database \"%s\" set %s = '%s'"):format(db.name, name, value))
+      end
+      db:disconnect()
+    end))
+
+    for _, body in ipairs { [[set = "v = v + 1", ]],
+      [[columns = { "v", "at", "f", "b", "i" }, transform = function(row)
+        return { v = row.v + 1, at = row.at, f = row.f, b = row.b, i = row.i } end, ]] } do
+      it("takes every row by keys that are times and floats, and changes no other value: " .. body:match "^%a+",
+        async(function()
+          project([[create table ts (k1 timestamptz, k2 float8, v int not null, at timestamptz, f float8, b bytea,
+              i interval, was text, primary key (k1, k2));
+            insert into ts select '2024-05-06 07:08:09+00'::timestamptz + i * interval '1 hour 1 microsecond', 1.0 / i, 0,
+              '2024-05-06 07:08:09.123456+00', 1.1234567890123457 + i, '\x005cff', '-1 day 02:03:04' from generate_series(1, 500) i;
+            update ts set was = md5((extract(epoch from k1), k2 * 1e9, extract(epoch from at), f * 1e9, b,
+              extract(epoch from i))::text)]], "table = 'ts', " .. body .. SMALL)
+          moonbird { "up" }
+          assert.are.equal(500, db:value [[select count(*) from ts where v = 1 and was = md5((extract(epoch from k1),
+            k2 * 1e9, extract(epoch from at), f * 1e9, b, extract(epoch from i))::text)]])
+        end))
+    end
+  end)
+
   describe("whose last transaction", function()
     --- All rows done; what the state's table says to "done" is the database's.
     local function when_done(body)

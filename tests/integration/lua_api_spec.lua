@@ -54,6 +54,25 @@ describe("a Lua migration", function()
     return result
   end
 
+  it("reads and writes times and floats as they are, whatever the database's formats", async(function()
+    for _, transaction in ipairs { "true", "false" } do
+      local target = helper.database()
+      for name, value in pairs { datestyle = "SQL, DMY", timezone = "Asia/Shanghai", extra_float_digits = "0" } do
+        target:exec(("alter database \"%s\" set %s = '%s'"):format(target.name, name, value))
+      end
+      local place = helper.project { ["migrations/001_t.lua"] = ([[return { transaction = %s, irreversible = "t",
+        up = function(db)
+          db:exec "create table ev (at timestamptz, f float8)"
+          db:exec "insert into ev values ('2024-05-06 07:08:09+00', 0.1::float8 + 0.2)"
+          for row in db:rows "select * from ev" do
+            db:exec("update ev set at = $1, f = $2", row.at, row.f)
+          end
+        end }]]):format(transaction) }
+      helper.ok({ "up" }, { cwd = place, db = target })
+      assert.is_true(target:value "select at = '2024-05-06 07:08:09+00' and f = 0.1::float8 + 0.2 from ev")
+    end
+  end))
+
   describe("gets values", function()
     it("of each type", async(function()
       runs [==[

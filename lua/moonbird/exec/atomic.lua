@@ -45,8 +45,9 @@ end
 --- Sends a unit as one simple query, feeding its COPY data, and sees that no transaction stays open.
 local function send_whole(self, body, unit, fields, timeouts)
   local target = self.target
-  local settings = ("select %s,set_config('lock_timeout','%dms',true),set_config('statement_timeout','%dms',true)")
-    :format(target.run.journal:unit_call(target.name), timeouts.lock or 0, timeouts.statement or 0)
+  local settings = ("select %s,%s,set_config('lock_timeout','%dms',true),set_config('statement_timeout','%dms',true)")
+    :format(target.run.journal:unit_call(target.name), target.formats(true), timeouts.lock or 0,
+      timeouts.statement or 0)
   local path = target:search_path()
   if path then
     settings = settings .. (",set_config('search_path',%s,true)"):format(sql.literal(path))

@@ -228,6 +228,9 @@ function M.attempt(target, step, timeouts)
     ok, err = target:settle_path(path)
   end
   if ok then
+    ok, err = target:settle_formats()
+  end
+  if ok then
     ok, err = run_leased(self)
   end
   target.session:rollback()

@@ -113,10 +113,27 @@ local function guard(value)
     .. "then (quote_ident(%s::text) || '.moonbird')::regclass::text end"):format(value, value)
 end
 
+-- What text means, both ways: a time or a float that a script reads must be the same when it is written back, and
+-- quotes must mean to the server what they meant when the file was split. A database or a role may have it otherwise;
+-- pg_dump settles the same. DateStyle keeps its order of day and month, which decides how dates are read.
+local FORMATS = { { "datestyle", "ISO" }, { "intervalstyle", "postgres" }, { "extra_float_digits", "1" },
+  { "bytea_output", "hex" }, { "standard_conforming_strings", "on" } }
+
+--- The calls that settle what text means.
+---@param transaction boolean for the transaction only; false: for the session
+---@return string expressions to select
+function M.formats(transaction)
+  local calls = {}
+  for i, pair in ipairs(FORMATS) do
+    calls[i] = ("set_config('%s', '%s', %s)"):format(pair[1], pair[2], tostring(transaction))
+  end
+  return table.concat(calls, ", ")
+end
+
 local function settings_text(names, guarded, last)
-  local calls, count = {}, #names
+  local calls, count = { M.formats(true) }, #names
   for i, name in ipairs(names) do
-    calls[i] = ("set_config('%s', $%d, true)"):format(name, i)
+    calls[i + 1] = ("set_config('%s', $%d, true)"):format(name, i)
   end
   if guarded then
     count = count + 1
@@ -172,6 +189,18 @@ function M:enter_item(timeouts, durable, unmade)
   item[1] = texts[key]
   table.move(enter, 2, #enter, #item + 1, item)
   return item
+end
+
+--- Settles what text means for the whole session: for what runs outside of a step's transaction. Behind a transaction
+--- pooler, which would hand it on to anybody, nothing is settled.
+---@return true|nil
+---@return moonbird.error? err
+function M:settle_formats()
+  local result, err = self.session:query "select pg_backend_pid()"
+  if result and result:value(1, 1) == self.session:pid() then
+    result, err = self.session:query("select " .. M.formats(false))
+  end
+  return result and true, err
 end
 
 --- What raises where the search_path does not lead into this target's schema, for the simple protocol.

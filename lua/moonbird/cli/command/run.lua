@@ -76,6 +76,10 @@ function M.run(args, report)
         return nil, failed
       end
     end
+    local settled, problem = target:settle_formats()
+    if not settled then
+      return nil, problem
+    end
     local handle = db.new {
       session = target.session,
       target = { name = target.name, schema = target.schema, vars = target.vars },
