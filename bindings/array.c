@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bindings/error.h"
 #include "bindings/natives.h"
 #include "bindings/result.h"
 #include "engine/base/buf.h"
+#include "engine/base/number.h"
 
 #define ARRAY "moonbird.array"
 
@@ -95,22 +97,19 @@ static int l_array_add(lua_State *L)
         add_quoted(array, lua_toboolean(L, 2) ? "t" : "f", 1);
         return 0;
     case LUA_TNUMBER:
-        /* 17 digits: a float comes back exactly. inf and nan are names the server knows. */
-        len = (size_t)(lua_isinteger(L, 2)
-                           ? snprintf(number, sizeof number, LUA_INTEGER_FMT,
-                                      (LUAI_UACINT)lua_tointeger(L, 2))
-                           : snprintf(number, sizeof number, "%.17g", lua_tonumber(L, 2)));
-        add_quoted(array, number, len);
+        if (lua_isinteger(L, 2))
+            snprintf(number, sizeof number, LUA_INTEGER_FMT, (LUAI_UACINT)lua_tointeger(L, 2));
+        else
+            mb_float_text(number, lua_tonumber(L, 2));
+        add_quoted(array, number, strlen(number));
         return 0;
     case LUA_TSTRING:
         text = lua_tolstring(L, 2, &len);
         if (lua_toboolean(L, 3))
             add_hex(array, text, len);
-        else if (memchr(text, 0, len)) {
-            /* Without our caller's position: the sandbox knows the script whose value it is. */
-            lua_pushliteral(L, "text can't hold a NUL byte");
-            return lua_error(L);
-        } else
+        else if (memchr(text, 0, len))
+            return mbl_raise(L, "text can't hold a NUL byte");
+        else
             add_quoted(array, text, len);
         return 0;
     default:

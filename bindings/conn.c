@@ -12,6 +12,7 @@
 #include "bindings/result.h"
 #include "bindings/sandbox.h"
 #include "bindings/task.h"
+#include "engine/base/number.h"
 #include "engine/pg/conn.h"
 
 #define CONN "moonbird.conn"
@@ -136,7 +137,7 @@ static int l_conn_ping(lua_State *L)
 
 typedef struct param_list {
     int count;
-    mb_param items[];
+    const char *values[]; /* anchored beside it */
 } param_list;
 
 /* Pushes a userdata (so that a raise can't leak it) with `count` parameters read from the array at
@@ -146,42 +147,41 @@ static param_list *push_params(lua_State *L, int index, int first, lua_Integer c
     if (count < 0 || count > MAX_PARAMS)
         luaL_error(L, "a statement takes at most %d parameters", MAX_PARAMS);
     param_list *list =
-        lua_newuserdatauv(L, sizeof *list + sizeof(mb_param) * (size_t)count, 1);
+        lua_newuserdatauv(L, sizeof *list + sizeof *list->values * (size_t)count, 1);
     list->count = (int)count;
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, -3, 1);
     int anchor = lua_gettop(L);
+    size_t len;
     for (int i = 0; i < list->count; i++) {
-        mb_param *p = &list->items[i];
-        *p = (mb_param){NULL, 0, false};
+        list->values[i] = NULL;
         switch (lua_rawgeti(L, index, first + i)) {
         case LUA_TNIL:
         case LUA_TLIGHTUSERDATA: /* db.null */
             break;
         case LUA_TBOOLEAN:
-            p->value = lua_toboolean(L, -1) ? "t" : "f";
-            p->len = 1;
+            list->values[i] = lua_toboolean(L, -1) ? "t" : "f";
             break;
         case LUA_TNUMBER:
             if (lua_isinteger(L, -1))
                 lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, -1));
             else {
-                char text[40];
-                /* 17 digits: the float comes back exactly. inf and nan are names the server knows. */
-                snprintf(text, sizeof text, "%.17g", lua_tonumber(L, -1));
+                char text[MB_FLOAT_TEXT];
+                mb_float_text(text, lua_tonumber(L, -1));
                 lua_pushstring(L, text);
             }
-            p->value = lua_tolstring(L, -1, &p->len);
+            list->values[i] = lua_tostring(L, -1);
             lua_rawseti(L, anchor, i + 1);
             break;
         case LUA_TSTRING:
-            p->value = lua_tolstring(L, -1, &p->len);
-            /* Text can't hold a NUL byte: such a string can only be meant as bytes. */
-            p->binary = memchr(p->value, 0, p->len) != NULL;
+            list->values[i] = lua_tolstring(L, -1, &len);
+            if (memchr(list->values[i], 0, len))
+                mbl_raise(L, "parameter $%d: text can't hold a NUL byte; give bytes with "
+                             "db:bytea(...)", i + 1);
             break;
         default:
-            luaL_error(L, "parameter $%d is a %s; give a string, number, boolean, db.null or "
+            mbl_raise(L, "parameter $%d is a %s; give a string, number, boolean, db.null or "
                           "db:array{...}", i + 1, luaL_typename(L, -1));
         }
         lua_pop(L, 1);
@@ -221,7 +221,7 @@ static int l_conn_query(lua_State *L)
         params = push_params(L, 3, 1, luaL_optinteger(L, 4, (lua_Integer)lua_rawlen(L, 3)));
     }
     mb_error err = MB_ERROR_INIT;
-    if (!mb_conn_query(conn, sql, params->items, params->count, &err))
+    if (!mb_conn_query(conn, sql, params->values, params->count, &err))
         return mbl_fail(L, &err);
     return mbl_await(L, mb_conn_wait(conn), query_k, (lua_KContext)conn);
 }
@@ -318,8 +318,8 @@ static bool send_batch(lua_State *L, mb_conn *conn)
         const char *sql = lua_tostring(L, -2);
         lua_getfield(L, ITEM, "prepared");
         const char *name = lua_tostring(L, -1);
-        sent = name ? mb_conn_batch_add_prepared(conn, name, sql, params->items, params->count, &err)
-                    : mb_conn_batch_add(conn, sql, params->items, params->count, &err);
+        sent = name ? mb_conn_batch_add_prepared(conn, name, sql, params->values, params->count, &err)
+                    : mb_conn_batch_add(conn, sql, params->values, params->count, &err);
         lua_settop(L, PARAMS);
     }
     sent = sent && mb_conn_batch_send(conn, &err);

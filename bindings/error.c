@@ -4,6 +4,7 @@
 #include "bindings/error.h"
 
 #include <lauxlib.h>
+#include <stdarg.h>
 
 #include "bindings/natives.h"
 
@@ -45,6 +46,15 @@ int mbl_fail(lua_State *L, mb_error *err)
     mbl_push_error(L, err);
     mb_error_clear(err);
     return 2;
+}
+
+int mbl_raise(lua_State *L, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    lua_pushvfstring(L, fmt, args);
+    va_end(args);
+    return lua_error(L);
 }
 
 int luaopen_moonbird_native_error(lua_State *L)

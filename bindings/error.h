@@ -18,5 +18,8 @@ void mbl_push_error(lua_State *L, const mb_error *err);
  * pushes may raise only when err is reachable by a box; callers with stack-held errors accept that an
  * out-of-memory error of the Lua allocator leaks its strings, as it ends the task. */
 int mbl_fail(lua_State *L, mb_error *err);
+/* Raises a text without our caller's position: it is about a script's value, and the sandbox knows the script's
+ * place. fmt as lua_pushfstring's. */
+int mbl_raise(lua_State *L, const char *fmt, ...);
 
 #endif

@@ -13,12 +13,13 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bindings/error.h"
 #include "bindings/natives.h"
 #include "engine/base/base.h"
+#include "engine/base/number.h"
 
 #define ARRAY "moonbird.json.array"
 #define TREE "moonbird.json.tree"
@@ -50,16 +51,6 @@ static tree_box *push_tree(lua_State *L)
 }
 
 /* Encoding ---------------------------------------------------------------------------------------- */
-
-/* Raises without our caller's position: the sandbox knows the script whose value it is. */
-static void refuse(lua_State *L, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    lua_pushvfstring(L, fmt, args);
-    va_end(args);
-    lua_error(L);
-}
 
 typedef struct place {
     cJSON *parent; /* owned by its box, so a raise leaks nothing */
@@ -127,9 +118,9 @@ static bool is_text(lua_State *L)
 static void check_key(lua_State *L, bool exact)
 {
     if (lua_type(L, -1) != LUA_TSTRING)
-        refuse(L, "JSON objects have string keys only, this one has a %s", luaL_typename(L, -1));
+        mbl_raise(L, "JSON objects have string keys only, this one has a %s", luaL_typename(L, -1));
     if (exact && !is_text(L))
-        refuse(L, "a key can't be written as JSON: it is not UTF-8, or has a NUL byte");
+        mbl_raise(L, "a key can't be written as JSON: it is not UTF-8, or has a NUL byte");
 }
 
 /* Adds the members of the table on top of the stack. Keys stay alive: the table holds them. */
@@ -169,7 +160,7 @@ static void encode_array(lua_State *L, cJSON *array, int depth, bool exact)
 {
     lua_Integer len = (lua_Integer)lua_rawlen(L, -1);
     if (exact && !is_sequence(L, len))
-        refuse(L, "a table can't be written as JSON: it has both items and keys, or nil among its items "
+        mbl_raise(L, "a table can't be written as JSON: it has both items and keys, or nil among its items "
                   "(null is db.null)");
     for (lua_Integer i = 1; i <= len; i++) {
         lua_rawgeti(L, -1, i);
@@ -183,7 +174,7 @@ static cJSON *encode_string(lua_State *L, bool exact)
     if (is_text(L))
         return cJSON_CreateString(lua_tostring(L, -1));
     if (exact)
-        refuse(L, "a string can't be written as JSON: it is not UTF-8, or has a NUL byte");
+        mbl_raise(L, "a string can't be written as JSON: it is not UTF-8, or has a NUL byte");
     size_t len, step;
     const char *text = lua_tolstring(L, -1, &len);
     luaL_Buffer buffer;
@@ -211,14 +202,9 @@ static cJSON *encode_number(lua_State *L)
     }
     double n = lua_tonumber(L, -1);
     if (!isfinite(n))
-        refuse(L, "JSON has no number for inf or nan");
-    /* The shortest text that reads as the same number; cJSON's own takes what is near enough for one. */
-    char text[32];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, n);
-        if (strtod(text, NULL) == n)
-            break;
-    }
+        mbl_raise(L, "JSON has no number for inf or nan");
+    char text[MB_FLOAT_TEXT];
+    mb_float_text(text, n); /* cJSON's own takes what is near enough for the same */
     return cJSON_CreateRaw(text);
 }
 
@@ -227,7 +213,7 @@ static cJSON *encode_value(lua_State *L, place at)
 {
     cJSON *item = NULL;
     if (at.depth > MAX_DEPTH)
-        refuse(L, "JSON is nested deeper than %d levels", MAX_DEPTH);
+        mbl_raise(L, "JSON is nested deeper than %d levels", MAX_DEPTH);
     luaL_checkstack(L, 8, "JSON is nested too deep");
     switch (lua_type(L, -1)) {
     case LUA_TNIL:
@@ -256,7 +242,7 @@ static cJSON *encode_value(lua_State *L, place at)
         lua_pop(L, 1);
         return item;
     default:
-        refuse(L, "a %s can't be written as JSON", luaL_typename(L, -1));
+        mbl_raise(L, "a %s can't be written as JSON", luaL_typename(L, -1));
     }
     attach(at, item);
     lua_pop(L, 1);

@@ -163,54 +163,17 @@ static bool refuse(mb_conn *conn, mb_error *err)
     return false;
 }
 
-/* libpq wants parallel arrays. `count` 0 gives NULLs. */
-typedef struct bound {
-    const char **values;
-    int *lengths;
-    int *formats;
-    Oid *types;
-} bound;
-
-static bound bind_params(const mb_param *params, int count)
+static int send_params(mb_conn *conn, const char *sql, const char *const *values, int count)
 {
-    bound b = {NULL, NULL, NULL, NULL};
-    if (!count)
-        return b;
-    size_t n = (size_t)count;
-    b.values = mb_calloc(n, sizeof *b.values);
-    b.lengths = mb_calloc(n, sizeof *b.lengths);
-    b.formats = mb_calloc(n, sizeof *b.formats);
-    b.types = mb_calloc(n, sizeof *b.types);
-    for (size_t i = 0; i < n; i++) {
-        b.values[i] = params[i].value;
-        b.lengths[i] = (int)params[i].len;
-        b.formats[i] = params[i].binary;
-        b.types[i] = params[i].binary ? MB_OID_BYTEA : 0;
-    }
-    return b;
+    return PQsendQueryParams(conn->pg, sql, count, NULL, values, NULL, NULL, 0);
 }
 
-static void free_bound(bound *b)
-{
-    free(b->values);
-    free(b->lengths);
-    free(b->formats);
-    free(b->types);
-}
-
-static int send_params(mb_conn *conn, const char *sql, const mb_param *params, int count)
-{
-    bound b = bind_params(params, count);
-    int sent = PQsendQueryParams(conn->pg, sql, count, b.types, b.values, b.lengths, b.formats, 0);
-    free_bound(&b);
-    return sent;
-}
-
-bool mb_conn_query(mb_conn *conn, const char *sql, const mb_param *params, int count, mb_error *err)
+bool mb_conn_query(mb_conn *conn, const char *sql, const char *const *values, int count,
+                   mb_error *err)
 {
     if (!ready(conn, err))
         return false;
-    if (!send_params(conn, sql, params, count))
+    if (!send_params(conn, sql, values, count))
         return refuse(conn, err);
     mb_conn_begin_op(conn, MB_OP_QUERY);
     mb_conn_pump(conn, false);
@@ -237,11 +200,11 @@ bool mb_conn_batch_begin(mb_conn *conn, mb_error *err)
     return PQenterPipelineMode(conn->pg) || refuse(conn, err);
 }
 
-bool mb_conn_batch_add(mb_conn *conn, const char *sql, const mb_param *params, int count,
+bool mb_conn_batch_add(mb_conn *conn, const char *sql, const char *const *values, int count,
                        mb_error *err)
 {
     conn->queued++;
-    return send_params(conn, sql, params, count) || refuse(conn, err);
+    return send_params(conn, sql, values, count) || refuse(conn, err);
 }
 
 /* Whether the server has, or by then will have, a statement of that name. */
@@ -257,24 +220,18 @@ static bool is_prepared(const mb_conn *conn, const char *name)
 }
 
 bool mb_conn_batch_add_prepared(mb_conn *conn, const char *name, const char *sql,
-                                const mb_param *params, int count, mb_error *err)
+                                const char *const *values, int count, mb_error *err)
 {
     if (!is_prepared(conn, name)) {
         if (conn->prepared_count + conn->preparing_count == MB_MAX_PREPARED)
-            return mb_conn_batch_add(conn, sql, params, count, err);
-        bound types = bind_params(params, count);
-        int sent = PQsendPrepare(conn->pg, name, sql, count, types.types);
-        free_bound(&types);
-        if (!sent)
+            return mb_conn_batch_add(conn, sql, values, count, err);
+        if (!PQsendPrepare(conn->pg, name, sql, count, NULL))
             return refuse(conn, err);
         conn->preparing[conn->preparing_count++] =
             (mb_preparing){.at = conn->queued++, .name = mb_strdup(name)};
     }
     conn->queued++;
-    bound b = bind_params(params, count);
-    int sent = PQsendQueryPrepared(conn->pg, name, count, b.values, b.lengths, b.formats, 0);
-    free_bound(&b);
-    return sent || refuse(conn, err);
+    return PQsendQueryPrepared(conn->pg, name, count, values, NULL, NULL, 0) || refuse(conn, err);
 }
 
 void mb_conn_drop_preparing(mb_conn *conn)

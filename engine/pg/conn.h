@@ -23,13 +23,6 @@
 
 typedef struct mb_conn mb_conn;
 
-/* A bound value. `value` NULL is SQL NULL; `binary` marks bytes for a bytea parameter. */
-typedef struct mb_param {
-    const char *value;
-    size_t len;
-    bool binary;
-} mb_param;
-
 typedef enum mb_conn_status {
     MB_CONN_CLOSED,   /* never connected, closed or lost */
     MB_CONN_IDLE,     /* ready, outside any transaction */
@@ -65,21 +58,22 @@ void mb_conn_connect(mb_conn *conn, const char *const *keywords, const char *con
 /* Asks whether a server accepts connections there, whatever database, user and password say; needs no
  * login. The outcome is MB_OK, or MB_CONNECT with the reason. */
 void mb_conn_ping(mb_conn *conn, const char *const *keywords, const char *const *values);
-/* One statement by the extended protocol, parameters bound. All text is sent before return. */
-MB_NODISCARD bool mb_conn_query(mb_conn *conn, const char *sql, const mb_param *params, int count,
-                                mb_error *err);
+/* One statement by the extended protocol, with values bound as text (NULL is SQL NULL). All text is sent before
+ * return. */
+MB_NODISCARD bool mb_conn_query(mb_conn *conn, const char *sql, const char *const *values,
+                                int count, mb_error *err);
 /* A whole string by the simple protocol: several statements are one implicit transaction. */
 MB_NODISCARD bool mb_conn_simple(mb_conn *conn, const char *sql, mb_error *err);
 /* Several statements by one pipeline with one Sync: one implicit transaction, one round trip. Add the
  * statements, then send. A refusal leaves the connection closed. */
 MB_NODISCARD bool mb_conn_batch_begin(mb_conn *conn, mb_error *err);
-MB_NODISCARD bool mb_conn_batch_add(mb_conn *conn, const char *sql, const mb_param *params, int count,
-                                    mb_error *err);
+MB_NODISCARD bool mb_conn_batch_add(mb_conn *conn, const char *sql, const char *const *values,
+                                    int count, mb_error *err);
 /* The same for a statement that comes again and again: the connection prepares it under `name` when it is first
  * used (in the same round trip). At most 8 names; not through a transaction pooler. A statement that the server
  * does not know any more (DISCARD ALL) is an error 26000 once, and prepared anew after it. */
 MB_NODISCARD bool mb_conn_batch_add_prepared(mb_conn *conn, const char *name, const char *sql,
-                                             const mb_param *params, int count, mb_error *err);
+                                             const char *const *values, int count, mb_error *err);
 MB_NODISCARD bool mb_conn_batch_send(mb_conn *conn, mb_error *err);
 /* The server has forgotten what was prepared (DISCARD ALL, DEALLOCATE ALL). */
 void mb_conn_forget_prepared(mb_conn *conn);

@@ -73,7 +73,22 @@ describe("a Lua migration", function()
     end
   end))
 
+  it("binds no text that holds a NUL byte: it would be another text", async(function()
+    fails("local _ = 1\ndb:value('select $1::text', 'a\\0b')", 4, "text can't hold a NUL byte; give bytes with db:bytea(...)")
+  end))
+
   describe("gets values", function()
+    it("as it gave them: floats", async(function()
+      runs [==[
+  for _, n in ipairs { 0.1 + 0.2, 1.0000000000000002, 5e-324, 1e300, -0.5, math.huge, -math.huge } do
+    assert(db:value("select $1::float8", n) == n)
+    assert(db:value("select ($1::float8[])[1]", db:array { n }) == n)
+  end
+  local nan = db:value("select $1::float8", 0 / 0)
+  assert(nan ~= nan)
+  assert(db:value("select $1::numeric", -(0 / 0)) == "NaN")]==]
+    end))
+
     it("of each type", async(function()
       runs [==[
   local r = db:one([[select 1::smallint a, 2::int b, 9223372036854775807::bigint c, true d, false e, 1.5::real f,
