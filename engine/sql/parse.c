@@ -4,6 +4,7 @@
 #include "engine/sql/parse.h"
 
 #include <pg_query.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,57 @@ static void fill_error(mb_parse_error *error, const PgQueryError *from, const ch
         error->offset += mb_position_of_character(input, strlen(input), 0, (size_t)from->cursorpos);
 }
 
+/* A chain of operators (a || b || ...) is a tree as deep as it is long, and libpg_query walks it by
+ * recursion without a bound: 100,000 of them took 8 MB of stack (measured, 15-4.0: about 80 bytes for
+ * each byte of text at worst). Longer texts get a thread whose stack is large enough for their length;
+ * only what is touched of it takes memory. */
+#define INLINE_MAX ((size_t)16 << 10)
+#define TEXT_MAX ((size_t)4 << 20)
+#define STACK_BASE ((size_t)8 << 20)
+#define STACK_A_BYTE 256
+
+typedef struct deep_call {
+    const char *input;
+    PgQueryParseResult parsed;
+    PgQueryFingerprintResult fingerprint;
+} deep_call;
+
+static void *parse_here(void *call)
+{
+    deep_call *c = call;
+    c->parsed = pg_query_parse(c->input);
+    return NULL;
+}
+
+static void *fingerprint_here(void *call)
+{
+    deep_call *c = call;
+    c->fingerprint = pg_query_fingerprint(c->input);
+    return NULL;
+}
+
+static bool run_deep(void *(*fn)(void *), deep_call *call, mb_parse_error *error)
+{
+    size_t len = strlen(call->input);
+    pthread_attr_t attr;
+    pthread_t thread;
+    if (len <= INLINE_MAX) {
+        fn(call);
+        return true;
+    }
+    bool done = false;
+    if (len <= TEXT_MAX && pthread_attr_init(&attr) == 0) {
+        done = pthread_attr_setstacksize(&attr, STACK_BASE + STACK_A_BYTE * len) == 0
+            && pthread_create(&thread, &attr, fn, call) == 0;
+        pthread_attr_destroy(&attr);
+    }
+    if (done)
+        pthread_join(thread, NULL);
+    else
+        *error = (mb_parse_error){mb_strdup("too long to be looked into"), 0};
+    return done;
+}
+
 char *mb_sql_parse(const char *text, size_t len, mb_parse_error *error)
 {
     size_t skipped = 0;
@@ -58,7 +110,12 @@ char *mb_sql_parse(const char *text, size_t len, mb_parse_error *error)
     if (!input)
         return NULL;
     blank_comments(input);
-    PgQueryParseResult result = pg_query_parse(input);
+    deep_call call = {.input = input};
+    if (!run_deep(parse_here, &call, error)) {
+        free(input);
+        return NULL;
+    }
+    PgQueryParseResult result = call.parsed;
     if (result.error)
         fill_error(error, result.error, input, skipped);
     else
@@ -76,7 +133,12 @@ char *mb_sql_fingerprint(const char *text, size_t len, mb_parse_error *error)
     if (!input)
         return NULL;
     blank_comments(input);
-    PgQueryFingerprintResult result = pg_query_fingerprint(input);
+    deep_call call = {.input = input};
+    if (!run_deep(fingerprint_here, &call, error)) {
+        free(input);
+        return NULL;
+    }
+    PgQueryFingerprintResult result = call.fingerprint;
     if (result.error)
         fill_error(error, result.error, input, skipped);
     else
