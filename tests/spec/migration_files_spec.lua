@@ -108,6 +108,9 @@ describe("a .sql migration", function()
     assert.are.same(
       { "4:1 the migration has a down and says it is irreversible | empty the down block, or remove the comment" },
       problems_of("001_x.sql", "-- irreversible: x\n-- migrate:up\n-- migrate:down\nselect 1;"))
+    assert.are.same(
+      { '1:1 "irreversible" has no reason | say why there is no way back: -- irreversible: the rows are gone' },
+      problems_of("001_x.sql", "-- irreversible:\n-- migrate:up\n-- migrate:down\n"))
   end)
 
   it("does not end or break the transaction it runs in", function()

@@ -90,8 +90,11 @@ local function read_head(head, report)
   for line in (head .. "\n"):gmatch("([^\n]*)\n") do
     line_number = line_number + 1
     local key, value = line:match("^%s*%-%-+%s*([%a_]+)%s*:%s*(.-)%s*$")
-    if key and value ~= "" then
-      key = key:lower()
+    key = key and key:lower()
+    if key == "irreversible" and value == "" then -- it would be reverted as if nothing had been said
+      report { line = line_number, column = 1, message = "\"irreversible\" has no reason",
+        hint = "say why there is no way back: -- irreversible: the rows are gone" }
+    elseif key and value ~= "" then
       local reader = readers[key]
       if reader and fields[key] == nil then
         local good, wrong, hint = reader(value)
