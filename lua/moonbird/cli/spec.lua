@@ -61,9 +61,11 @@ M.GLOBAL = {
     help = "format of the log on stderr" },
 }
 
+local LOCK_WAIT = { long = "lock-wait", arg = "TIME", convert = milliseconds,
+  help = "how long to wait for another runner (default 60s)" }
+
 local TIMES = {
-  { long = "lock-wait", arg = "TIME", convert = milliseconds,
-    help = "how long to wait for another runner (default 60s)" },
+  LOCK_WAIT,
   { long = "lock-timeout", arg = "TIME", convert = milliseconds,
     help = "longest single wait for a table lock (default 5s)" },
   { long = "statement-timeout", arg = "TIME", convert = milliseconds, help = "longest a statement may run" },
@@ -111,6 +113,9 @@ local PICK = {
   { long = "all-tenants", help = "all tenants (the default where moonbird.lua has a source)" },
   { long = "exclude", arg = "NAME", many = true, help = "not this tenant, as --tenant" },
 }
+
+-- The same where the global target is meant unless tenants are named.
+local PICK_OTHERS = { PICK[1], { long = "all-tenants", help = "on every tenant, not on the global target" }, PICK[3] }
 
 -- How they are run.
 local ROLLOUT = {
@@ -242,15 +247,17 @@ M.COMMANDS = {
     options = { { long = "timeout", arg = "TIME", convert = milliseconds, help = "give up after (default 60s)" } } },
   { name = "baseline", help = "say that everything up to VERSION is there already",
     args = { { name = "VERSION", key = "version", convert = version, help = "newest version that is there" } },
-    options = { { long = "reason", arg = "TEXT", help = "why, for the journal" }, EMERGENCY } },
+    options = with({ { long = "reason", arg = "TEXT", help = "why, for the journal" }, EMERGENCY, LOCK_WAIT },
+      PICK_OTHERS) },
   { name = "repair", help = "settle what only a person can: accept a changed file, mark a version",
     args = { { name = "VERSION", key = "version", convert = version, optional = true, help = "its version" } },
-    options = {
+    options = with({
       { long = "accept", help = "accept the changed file of an applied migration" },
       { long = "mark", arg = "STATE", choices = { "applied", "reverted" },
         help = "say that the version is, or is not, in the database" },
       { long = "clear", help = "forget what an interrupted run left in the journal" },
-      { long = "reason", arg = "TEXT", help = "why, for the journal (required)" }, EMERGENCY } },
+      { long = "reason", arg = "TEXT", help = "why, for the journal (required)" }, EMERGENCY, LOCK_WAIT },
+      PICK_OTHERS) },
   { name = "cluster", help = "the embedded PostgreSQL: start, stop, status, url, destroy",
     args = { { name = "ACTION", key = "action", choices = { "start", "stop", "status", "url", "destroy" },
       help = "what to do" } },

@@ -6,6 +6,7 @@ local one = require "moonbird.exec.tenants.one"
 local overview = require "moonbird.exec.tenants.overview"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
+local remedy = require "moonbird.plan.remedy"
 local stage_of = require "moonbird.exec.tenants.stage"
 local stages_of = require "moonbird.plan.stages"
 local survey_of = require "moonbird.exec.tenants.survey"
@@ -119,6 +120,19 @@ local function stood_on(context, versions, there)
   end
 end
 
+--- An error when the global target's journal says that it has what is a tenant's: taken back there, it would be in the
+--- project's own schema, where nobody knows what is called the same.
+local function strays(loaded, versions, there)
+  for _, version in ipairs(versions) do
+    local migration = loaded[version]
+    if there[version].global and migration.scope == "tenant" then
+      return error_.new("journal", ("%s is of tenants, but journaled as applied to the global target"):format(
+        migration.id), { migration = migration.id, file = migration.file, hint = "nothing was taken back; "
+          .. remedy.repair(migration.version_text, "--mark reverted") .. " takes that back in the journal alone" })
+    end
+  end
+end
+
 --- The stages to take back, in the order to do so: { scope, migrations, stage, tenants }.
 local function plan_stages(context)
   local versions, there = choose(context)
@@ -131,7 +145,8 @@ local function plan_stages(context)
   end
   local loaded
   loaded, err = load(context, versions, there)
-  if not loaded then
+  err = err or strays(loaded, versions, there)
+  if err then
     return nil, err
   end
   local global, tenant = {}, {}
