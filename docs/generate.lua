@@ -127,10 +127,12 @@ local MORE = {
   drop = "Refused without `--yes`, and in a protected environment. The server's own databases are never dropped.",
   wait = "For scripts that start a server. Exit 3 when the time is over.",
   baseline = "For a database that had the schema before moonbird: journals every pending migration up to VERSION "
-    .. "as being there, runs nothing.",
+    .. "as being there, runs nothing. Where there are tenants: the global ones, or with `--tenant`, `--all-tenants`, "
+    .. "`--exclude` those of each chosen tenant.",
   repair = "`--accept`: the changed file counts from now on. `--mark applied`, `--mark reverted`: the version counts "
     .. "as being, or not being, in the database. `--clear`: what a failed or interrupted run left open in the "
-    .. "journal is settled as it is. Nothing is deleted: each adds an event that says who and why.",
+    .. "journal is settled as it is. Nothing is deleted: each adds an event that says who and why. "
+    .. "Tenants are named with `--tenant`, `--all-tenants`, `--exclude`; those with nothing to repair are passed over.",
   cluster = "Without `cluster start` the embedded PostgreSQL runs only while a command uses it. `destroy` removes its "
     .. "data and needs `--yes`. See [the embedded PostgreSQL](../internals/cluster.md).",
   run = "The script returns a function, called with [db](db.md) and the arguments (strings). An integer that it "
@@ -250,9 +252,11 @@ M.JSON = {
   create = { { "database", "name" }, { "created", "false: it was there" } },
   drop = { { "database", "name" }, { "dropped", "false: it was not there" } },
   wait = { { "waited_ms", "number" } },
-  baseline = { { "target", "`global`" }, { "marked", "list of `version`, `id`" } },
+  baseline = { { "target", "`global`" }, { "marked", "list of `version`, `id`" },
+    { "tenants", "where tenants are chosen, in place of the others: as of `up`" } },
   repair = {
     { "version", "number" }, { "id", "" }, { "action", "`accept`, `mark applied`, `mark reverted`, `clear`" },
+    { "tenants", "where tenants are chosen: as of `up`" },
   },
   cluster = {
     { "dir", "`start`, `status`: folder" }, { "exists", "`start`, `status`" }, { "running", "`start`, `status`" },

@@ -153,6 +153,53 @@ describe("settling by hand", function()
     end))
   end)
 
+  --- Does what a message says to type.
+  local function follow(said, command)
+    has(said, "`moonbird " .. command .. " --reason \"...\"`")
+    local words = {}
+    for word in command:gmatch("%S+") do
+      words[#words + 1] = word
+    end
+    return moonbird(0, table.unpack(table.move(WHY, 1, 2, #words + 1, words)))
+  end
+
+  --- A run that dies inside a step, whose file is another one afterwards.
+  local function die_inside(name, scope, ...)
+    local up = "create table n%d (i int);\nselect 1;"
+    helper.write(dir, { ["migrations/" .. name] = tenants.sql(scope, up:format(1), { alone = true }) })
+    local killed = helper.moonbird({ "up", ... }, { db = db, cwd = dir, env = { MOONBIRD_FAILPOINT = "unit.done:1" } })
+    assert.equal("SIGKILL", killed.signal, killed.stderr)
+    helper.write(dir, { ["migrations/" .. name] = tenants.sql(scope, up:format(2), { alone = true }) })
+  end
+
+  it("is told with commands that can be typed as they stand", async(function()
+    given(2, two())
+    moonbird(0, "up")
+    for name, text in pairs(two()) do
+      helper.write(dir, { ["migrations/" .. name] = text .. "-- a late thought\n" })
+    end
+    follow(moonbird(6, "up").stderr, "repair 001 --accept")
+    local said = moonbird(7, "up").stdout
+    has(said, "(or --tenant NAME for one)")
+    follow(said, "repair 002 --accept --all-tenants")
+    die_inside("003_half.sql", "tenant", "--tenant", "t_002")
+    follow(moonbird(7, "up").stdout, "repair 003 --mark applied --tenant t_002")
+    moonbird(0, "up")
+    die_inside("004_half.sql", "global")
+    follow(moonbird(1, "up").stderr, "repair 004 --mark applied")
+    moonbird(0, "up")
+    assert.equal("1 4", versions "global")
+    assert.equal("2 3", versions "t_002")
+  end))
+
+  it("is told of what is half applied and half taken back, too", async(function()
+    given(1, two())
+    moonbird(0, "up")
+    die_inside("003_half.sql", "tenant")
+    has(moonbird(7, "down", "--to", "0", "--tenant", "t_001").stdout,
+      "`moonbird repair 003 --mark applied --tenant t_001 --reason \"...\"` or `--mark reverted`")
+  end))
+
   it("waits for another runner as `up` does", async(function()
     given(1, two())
     moonbird(0, "up")

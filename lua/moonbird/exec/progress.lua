@@ -1,5 +1,6 @@
 --- The progress of a step that has no transaction of its own, as the journal knows it.
 local error_ = require "moonbird.core.error"
+local remedy = require "moonbird.plan.remedy"
 
 ---@class moonbird.progress
 ---@field target moonbird.target
@@ -84,13 +85,13 @@ end
 
 --- The error of a step whose interruption only a person can settle.
 ---@param message string
----@param hint? string
+---@param hint? string what to do, up to the command that settles it
 ---@return moonbird.error
 function M:interrupted(message, hint)
   local migration = self.step.migration
   return error_.new("interrupted_step", ("%s: %s"):format(migration.id, message), {
-    file = migration.file, hint = hint or ("look at the database, then `moonbird repair %s --mark applied` "
-      .. "or `--mark reverted`"):format(migration.version_text) })
+    file = migration.file, hint = (hint or "look at the database, then ")
+      .. remedy.mark(migration.version_text, self.target.name) })
 end
 
 --- A unit's row of an earlier run; refuses when the migration no longer says the same.
@@ -104,7 +105,7 @@ function M:earlier(index, sha)
     return nil -- it failed and left nothing: free to be written anew
   elseif row and row.detail.sha ~= sha then
     return nil, self:interrupted(("unit %d is not what the interrupted run was doing"):format(index),
-      "restore the file as it was, or settle the step with `moonbird repair`")
+      "restore the file as it was, or settle the step with ")
   end
   return row
 end

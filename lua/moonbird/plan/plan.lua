@@ -1,6 +1,7 @@
 --- Plans: what to run, from the files and the target's state. Pure: no database, no clock.
 local error_ = require "moonbird.core.error"
 local hash = require "moonbird.core.sys".sha256
+local remedy = require "moonbird.plan.remedy"
 
 local M = {}
 
@@ -134,10 +135,14 @@ end
 ---@return moonbird.error|nil
 function M.refusal(comparison, options)
   if #comparison.changed > 0 then
+    local versions = {}
+    for i, item in ipairs(comparison.changed) do
+      versions[i] = item.entry.version_text
+    end
     return problem_list("checksum", #comparison.changed == 1
       and "an applied migration was changed afterwards"
       or ("%d applied migrations were changed afterwards"):format(#comparison.changed),
-      "restore the file and add a new migration, or accept the change: moonbird repair VERSION --accept",
+      "restore the file and add a new migration, or accept the change: " .. remedy.accept(versions),
       comparison.changed, function(item)
         return ("applied as %s, the file is %s now"):format(item.row.checksum:sub(1, 12),
           item.entry.checksum:sub(1, 12))
@@ -165,7 +170,7 @@ function M.half_reverted(state)
     if applied then
       return error_.new("interrupted_step", ("%s is half taken back"):format(applied.id),
         { migration = applied.id, hint = "if no run is at it, `moonbird down` goes on; or settle it with "
-          .. "`moonbird repair`" })
+          .. remedy.mark(applied.version_text, row.target) })
     end
   end
 end
@@ -195,7 +200,7 @@ function M.half_applied(state, versions)
       local id = begun.id or begun.version_text
       return error_.new("interrupted_step", ("%s is half applied, and stands on what is to be taken back"):format(id),
         { migration = id, hint = "`moonbird up` goes on with it (of a backfill: `moonbird backfill run`); or settle it "
-          .. "with `moonbird repair`" })
+          .. "with " .. remedy.mark(begun.version_text, begun.target) })
     end
   end
 end

@@ -298,13 +298,14 @@ end
 --- Changed files other than those that are done again: they would stop the way back up.
 local function changed(context, redone)
   local err
-  each_history(context, function(applied)
+  each_history(context, function(applied, scope)
     for _, entry in ipairs(context.entries) do
       local row = applied[entry.version]
       if row and row.checksum and row.checksum ~= entry.checksum and not redone[entry.version] then
         err = err or error_.new("checksum", ("%s was changed after it was applied"):format(entry.id),
           { migration = entry.id, file = entry.file,
-            hint = "restore the file, or accept the change: moonbird repair VERSION --accept" })
+            hint = "restore the file, or accept the change: " .. (scope == "global"
+              and remedy.accept { entry.version_text } or remedy.accept_tenants(entry.version_text)) })
       end
     end
   end)

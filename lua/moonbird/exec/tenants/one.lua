@@ -3,6 +3,7 @@ local apply = require "moonbird.exec.apply"
 local error_ = require "moonbird.core.error"
 local pins = require "moonbird.exec.tenants.pins"
 local plan = require "moonbird.plan.plan"
+local remedy = require "moonbird.plan.remedy"
 local state_of = require "moonbird.exec.tenants.state"
 local target_of = require "moonbird.exec.target"
 local task = require "moonbird.core.task"
@@ -111,7 +112,8 @@ function M.refusal(stage, state)
     local row = state.applied[step.version]
     if row and row.checksum and row.checksum ~= step.checksum then
       return error_.new("checksum", ("%s was changed after it was applied"):format(step.id), { migration = step.id,
-        file = step.file, hint = "restore the file, or accept the change: moonbird repair VERSION --accept" })
+        file = step.file, hint = "restore the file, or accept the change: "
+          .. remedy.accept_tenants(step.version_text) })
     end
   end
   if stage.direction == "up" then
