@@ -78,6 +78,36 @@ describe("the history", function()
     return list
   end
 
+  describe("with a half applied migration whose file is gone", function()
+    before_each(async(function()
+      put { ["001_a.sql"] = create "a", ["002_b.sql"] =
+        "-- migrate:up transaction:false\ncreate table b (i int);\nselect 1;\n-- migrate:down\ndrop table b;\n" }
+      local killed = helper.moonbird({ "up" }, { cwd = dir, db = db, env = { MOONBIRD_FAILPOINT = "unit.done:1" } })
+      assert.are.equal("SIGKILL", killed.signal, killed.stderr)
+      assert(fs.remove(dir .. "/migrations/002_b.sql"))
+    end))
+
+    it("shows it and lets it be settled", async(function()
+      has(moonbird(1, "down").stderr, "002_b is half applied")
+      assert.are.same({ "001_a applied", "002_b interrupted" }, states())
+      local said = moonbird(4, "status", "--exit-code").stdout
+      has(said, "its file is gone")
+      has(said, "`moonbird repair 002 --mark reverted --reason \"...\"`")
+      moonbird(2, "repair", "2", "--mark", "applied", "--reason", "a file is needed for that")
+      assert.are.equal("clear", object(0, "repair", "2", "--clear", "--reason", "taken back by hand").action)
+      assert.are.same({ "001_a applied" }, states())
+      moonbird(2, "repair", "2", "--clear", "--reason", "nothing is left")
+      moonbird(0, "down")
+      moonbird(0, "history", "--verify")
+    end))
+
+    it("lets it be marked as taken back", async(function()
+      moonbird(0, "repair", "002", "--mark", "reverted", "--reason", "it is gone")
+      moonbird(0, "down")
+      assert.are.same({ "b" }, tables())
+    end))
+  end)
+
   describe("with a changed file", function()
     before_each(async(function()
       put_three()

@@ -199,8 +199,8 @@ function M.half_applied(state, versions)
     if version < begun.version then
       local id = begun.id or begun.version_text
       return error_.new("interrupted_step", ("%s is half applied, and stands on what is to be taken back"):format(id),
-        { migration = id, hint = "`moonbird up` goes on with it (of a backfill: `moonbird backfill run`); or settle it "
-          .. "with " .. remedy.mark(begun.version_text, begun.target) })
+        { migration = id, hint = "if its file is there `moonbird up` goes on with it (of a backfill: "
+          .. "`moonbird backfill run`); or settle it with " .. remedy.mark(begun.version_text, begun.target) })
     end
   end
 end

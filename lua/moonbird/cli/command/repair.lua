@@ -10,7 +10,7 @@ local M = {}
 
 local function find(list, version)
   for _, item in ipairs(list) do
-    if (item.version or item.row.version) == version then
+    if (item.version or item.row and item.row.version) == version then -- a pin has none
       return item
     end
   end
@@ -55,7 +55,7 @@ end
 local function decide(args, target, entries, scope)
   local version = args.version
   local entry, row, open = look(args, target, entries)
-  local about = entry or row
+  local about = entry or row or open -- half applied, and its file is gone
   if not about then
     return nil, error_.new("usage", ("there is no migration %d"):format(version),
       { hint = "`moonbird status` lists them" })

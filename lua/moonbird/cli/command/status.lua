@@ -6,6 +6,7 @@ local json = require "moonbird.core.json"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local registry = require "moonbird.migration.registry"
+local remedy = require "moonbird.plan.remedy"
 local style = require "moonbird.report.style"
 local tenants = require "moonbird.cli.tenants.common"
 local times = require "moonbird.report.times"
@@ -75,6 +76,25 @@ local function begun_versions(target, open, backfills)
   return begun
 end
 
+--- What was begun, has not ended and is nowhere else: nothing but the journal knows of it. Appended to `items`
+--- -> how many.
+local function add_without_file(items, state, begun)
+  local known, before = {}, #items
+  for _, item in ipairs(items) do
+    known[item.version] = true
+  end
+  for _, row in ipairs(state.open) do
+    local at = row.event == "start" and not known[row.version] and begun[row.version]
+    if at then
+      known[row.version] = true
+      items[#items + 1] = { version = row.version, id = row.id or row.version_text, state = at.state,
+        note = at.state == "running" and at.note or "half done, and its file is gone: restore it, or settle it with "
+          .. remedy.repair(row.version_text, "--mark reverted") }
+    end
+  end
+  return #items - before
+end
+
 local NOTHING = {}
 
 local function collect(target, entries)
@@ -114,6 +134,7 @@ local function collect(target, entries)
       } or nil,
     }
   end
+  local lost = add_without_file(items, target.state, begun)
   table.sort(items, function(a, b)
     return a.version < b.version
   end)
@@ -121,7 +142,7 @@ local function collect(target, entries)
   for _ in pairs(held) do
     count = count + 1
   end
-  return comparison, items, count
+  return comparison, items, count, lost
 end
 
 local NOTES = {
@@ -149,8 +170,8 @@ end
 
 --- The global target: shows it -> its data, and whether something is to be done. `all`: those of tenants, too.
 local function show(report, target, entries, all)
-  local comparison, items, held = collect(target, entries)
-  local drift = #comparison.changed + #comparison.missing + (plan.half_reverted(target.state) and 1 or 0)
+  local comparison, items, held, lost = collect(target, entries)
+  local drift = #comparison.changed + #comparison.missing + lost + (plan.half_reverted(target.state) and 1 or 0)
   print_items(report, items)
   report:write(#items > 0 and "\n" or (#all > 0 and "no global migrations" or project.NO_MIGRATIONS) .. "\n\n")
   local pending = #comparison.pending - held
