@@ -3,6 +3,7 @@
 -- The same on every server.
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
+local processes = require "tests.processes"
 local texts = require "tests.texts"
 local async = helper.async
 local has, lacks = texts.has, texts.lacks
@@ -304,6 +305,40 @@ describe("expand and contract:", function()
       assert.are.equal(nil, (columns(db):match("fullname")))
     end))
   end)
+
+  it("redo takes nothing back that another run applied meanwhile", async(function()
+    project(column_files())
+    moonbird(0, "up")
+    local redo = helper.spawn({ "redo" }, { db = db, cwd = dir,
+      env = { MOONBIRD_FAILPOINT = "step.before_send:1:stop" } })
+    helper.eventually("it stands still", function()
+      return processes.stopped(redo:pid())
+    end)
+    moonbird(0, "up", "--allow-contract", "--allow-breaking")
+    redo:kill("CONT")
+    local result = redo:wait(30000)
+    assert.are.equal(1, result.status, result.stdout)
+    has(result.stderr, "another run applied 003_drop_fullname meanwhile")
+    assert.are.equal("1 2 3 4", applied(db))
+    assert.is_nil((columns(db):match("fullname")))
+  end))
+
+  it("redo whose way up fails says what brings back what it took", async(function()
+    project { ["migrations/001_users.sql"] = USERS, ["migrations/002_more.sql"] = expand(
+      "create table more (id int);", "select 1;") }
+    moonbird(0, "up")
+    has(moonbird(1, "redo").stderr, "002_more is taken back and not applied again: `moonbird up` applies it again")
+    assert.are.equal("1", applied(db))
+    db:exec "drop table more"
+    moonbird(0, "up")
+    assert.are.equal("1 2", applied(db))
+    helper.write(dir, { ["migrations/002_more.sql"] = expand("create table more (id int);",
+      "drop table more;"), ["migrations/001_users.sql"] = expand(
+      "create table users (id bigint primary key, fullname text);", "select missing from users;") })
+    local said = moonbird(1, "redo", "--steps", "2").stderr
+    has(said, "002_more is taken back and not applied again: `moonbird up` applies it again")
+    assert.are.equal("1", applied(db))
+  end))
 
   it("redo takes nothing back when the policy would not let it up again", async(function()
     project { ["migrations/001_users.sql"] = USERS, ["migrations/002_swap.sql"] = expand(
