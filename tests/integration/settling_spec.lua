@@ -139,6 +139,23 @@ describe("settling by hand", function()
       moonbird(0, "history", "--verify")
     end))
 
+    it("works in the databases of tenants, and whatever else their journals hold", async(function()
+      local own = helper.database()
+      moonbird(0, "tenant", "pin", "t_001", "--to", "2", "--reason", "a test")
+      helper.write(dir, { ["moonbird.lua"] = ([[return { tenants = tenants.list{
+        { name = "own", database = %q }, { name = "t_001", schema = "t_001", labels = { "beta" } } } }]])
+        :format(own.name) })
+      moonbird(0, "up")
+      moonbird(0, "repair", "2", "--mark", "reverted", "--all-tenants", table.unpack(WHY))
+      assert.equal("", versions "t_001")
+      assert.equal("", tenants.versions(own, "own"))
+      assert.equal("", versions "own")
+      moonbird(0, "baseline", "2", "--tenant", "own", "--tenant", "@beta")
+      assert.equal("2", tenants.versions(own, "own"))
+      assert.equal("2", versions "t_001")
+      assert.equal(1, answer(0, "status").tenants.summary.current) -- the other is pinned
+    end))
+
     it("marks, and leaves alone what is so already", async(function()
       moonbird(0, "repair", "2", "--mark", "reverted", "--tenant", "t_002", table.unpack(WHY))
       assert.equal("", versions "t_002")
