@@ -16,6 +16,11 @@ local function migration(scope, up, down, further)
   return HEAD:format(scope, further or "", up, down or "select 1;")
 end
 
+--- A tenant's migration without a transaction.
+local function alone(up, down)
+  return (migration("tenant", up, down):gsub("(%-%- migrate:%a+)", "%1 transaction:false"))
+end
+
 local GLOBAL = migration("global", "create table public.plans (id int);", "drop table public.plans;")
 local USERS = migration("tenant", "create table users (id bigint primary key, name text);", "drop table users;")
 local EMAIL = migration("tenant", "alter table users add column email text;", "alter table users drop column email;")
@@ -310,6 +315,29 @@ describe("tenants:", function()
     result = answer(6, "redo", "--tenant", "t_1")
     assert.equal("checksum", result.error.code)
     assert.equal(6, count_at("2 3 4 6"))
+  end))
+
+  it("do again what has no transaction, and know where each stands", async(function()
+    plain(3, with { ["migrations/006_index.sql"] = alone("create index concurrently by_name on users (name);",
+      "drop index concurrently by_name;") })
+    moonbird(0, "up")
+    local result = answer(0, "redo")
+    assert.equal(3, result.tenants.migrated)
+    assert.equal(3, count_at("2 3 4 6"))
+    assert.equal(3, db:value("select count(*) from pg_class where relname = 'by_name'"))
+    -- It is known of those that are done when a run is halted behind them; and why the others failed is journaled.
+    helper.write(dir, { ["migrations/007_name.sql"] = alone("create unique index concurrently one_name on users (name);",
+      "drop index concurrently one_name;"), ["migrations/008_more.sql"] = GLOBAL:gsub("plans", "more") })
+    db:query("insert into t_2.users values (1, 'a'), (2, 'a')")
+    result = answer(7, "deploy", "--jobs", "1", "--canary", "t_1", "--artifact", "run.json")
+    assert.equal(1, result.tenants.failed)
+    assert.same({ "t_3" }, result.tenants.not_run)
+    local told = json.decode(assert(fs.read(dir .. "/run.json"))).tenants
+    assert.same({ "t_1" }, { told.done[1][1], told.done[2] })
+    assert.same({ "t_2 failed", "t_3 not_run" }, { told.exceptions[1].tenant .. " " .. told.exceptions[1].outcome,
+      told.exceptions[2].tenant .. " " .. told.exceptions[2].outcome, told.exceptions[3] })
+    assert.equal("23505", db:value("select sqlstate from moonbird.journal where target = 't_2' and event = 'fail'"))
+    lacks(moonbird(0, "tenant", "status").stdout, "a run died")
   end))
 
   it("that can't be asked are told apart, and hold up what would have to know them", async(function()

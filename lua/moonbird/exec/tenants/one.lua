@@ -151,6 +151,29 @@ local function ahead(stage, state)
   end
 end
 
+--- Keeps what is known of a tenant in step with its target, which may have read the journal anew in between: a step
+--- without a transaction does, to see what an interrupted one left.
+local function keep_in_step(tenant, target)
+  local state, read = tenant.state, target.state
+  if read ~= state then
+    -- A history that others have moved is no longer the one that the hash names.
+    state.hash = read.head == state.head and state.hash or nil
+    state.applied, state.open = read.applied, read.open
+    target.state = state
+  end
+  state.head = target.head
+end
+
+--- Notes a step that is committed: what an earlier run left open of it is settled by that.
+local function note_done(tenant, target, step)
+  apply.note_applied(target, step)
+  local open = {}
+  for _, row in ipairs(tenant.state.open) do
+    open[#open + 1] = row.version ~= step.migration.version and row or nil
+  end
+  tenant.state.open = open
+end
+
 --- Runs one tenant to the end of the stage, once.
 ---@param database moonbird.tenants.database
 ---@param tenant table
@@ -196,13 +219,13 @@ function M.attempt(database, tenant, stage, session, gate)
     local started = task.now()
     ok, err = apply.once(target, step, stage.timeouts(step))
     tenant.session = target.session -- a lost one may have been opened anew
+    keep_in_step(tenant, target)
     if not ok then
       tenant.stale = true -- what is committed is read again before the next try
       return i - 1, error_.with(err, { target = tenant.name, migration = step.migration.id,
         file = step.migration.file })
     end
-    apply.note_applied(target, step)
-    state.head = target.head
+    note_done(tenant, target, step)
     -- Still one name for one history: those that began with the same one and did the same since share it.
     state.hash = state.hash and ("%s %s %d"):format(state.hash, step.direction, step.migration.version)
     tenant.steps = (tenant.steps or 0) + 1

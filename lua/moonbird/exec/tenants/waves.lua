@@ -65,14 +65,17 @@ function M.recorder(survey, direction)
     if err.code == "locked" or err.code == "history_moved" or err.code == "connection_lost" or not err.migration then
       return
     end
-    survey:with_session(tenant.database, function(session)
-      local run = tenant.database.run
+    local run = tenant.database.run
+    local ok, why = survey:with_session(tenant.database, function(session)
       local head = tenant.state and tenant.state.head or 0
       local version = err.migration:match("^%d+")
       return run.journal:append(session, tenant.name, head, run:event {
         event = "fail", outcome = "failed", version = math.tointeger(tonumber(version)), version_text = version,
         id = err.migration, direction = direction, sqlstate = err.sqlstate, error = err.message, scope = "tenant" })
     end)
+    if not ok then
+      run.report:log("warn", ("%s: the failure could not be journaled: %s"):format(tenant.name, tostring(why)))
+    end
   end
 end
 
