@@ -120,6 +120,30 @@ describe("tenants beside others:", function()
       all_once(12, "1 2")
     end))
 
+    it("in the way of a step without a transaction is told under the tenant's name", async(function()
+      project(3, { ["001_items.sql"] = sql("tenant", "create table items (id int);"),
+        ["002_plans.sql"] = sql("global", "create table public.plans (id int);",
+          { down = "drop table public.plans;" }) })
+      moonbird(0, "up", "--to", "1")
+      helper.write(dir, { ["migrations/003_note.sql"] = sql("tenant", "alter table items add column note text;",
+        { alone = true, down = "alter table items drop column note;" }) })
+      local locker = db:connect()
+      assert(locker:simple("begin; lock table t_002.items in access share mode"))
+      local child = helper.spawn({ "deploy", "--canary", "t_001", "--artifact", "run.json" }, { db = db, cwd = dir })
+      helper.eventually("the others are done", function()
+        return tenants.count_at(db, "1 3") == 2
+      end)
+      task.sleep(800) -- longer than the first wait for a lock
+      assert(locker:simple "rollback")
+      local result = child:wait(30000)
+      assert.equal(0, result.status, result.stderr)
+      local told = json.decode(assert(fs.read(dir .. "/run.json")))
+      has(json.encode(told.log), "t_002: attempt 1: canceling statement due to lock timeout")
+      assert.same({ "002_plans done" }, { told.steps[1].id .. " " .. told.steps[1].outcome, told.steps[2] })
+      assert.equal(0, #told.steps[1].attempts)
+      all_once(3, "1 3")
+    end))
+
     it("on many at the end of a wave is no failure in a row", async(function()
       ready(20, "lock_timeout = '50ms', attempts = 2, max_failures = 8")
       local locker = db:connect()

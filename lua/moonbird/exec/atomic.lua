@@ -1,4 +1,5 @@
 --- Units that happen whole or not at all, with their progress row in the same transaction.
+local duration = require "moonbird.util.duration"
 local error_ = require "moonbird.core.error"
 local failpoint = require "moonbird.core.failpoint"
 local position = require "moonbird.core.position"
@@ -23,19 +24,31 @@ function M.error(self, body, st, err)
   })
 end
 
+--- Says that an attempt failed on a lock and will be made again. A tenant's step is one of many that run at once: no
+--- monitor watches it, no report of steps knows it, so it is told by its tenant's name.
+local function tell_blocked(self, failure, attempt, lock)
+  local target, report = self.target, self.target.run.report
+  if target.name == "global" then
+    local monitor = target.run.monitor
+    report:blocked(self.step, failure, attempt, lock, monitor and monitor:last_blockers())
+  else
+    report:log("warn", ("%s: attempt %d: %s after %s; trying again"):format(target.name, attempt, failure.message,
+      duration.format(lock)), self.step)
+  end
+end
+
 --- Runs a unit that happens whole or not at all, again and again while a lock is in its way.
 ---@param self moonbird.progress
 ---@param attempt fun(timeouts: table): true|nil, moonbird.error?
 ---@return true|nil
 ---@return moonbird.error? err
 function M.with_retry(self, attempt)
-  local run = self.target.run
   return retry.run({
     lock = self.timeouts.lock,
     total = self.timeouts.lock_total,
     deadlock_timeout = self.target.deadlock_timeout,
     blocked = function(failure, n, lock)
-      run.report:blocked(self.step, failure, n, lock, run.monitor:last_blockers())
+      tell_blocked(self, failure, n, lock)
     end,
   }, function(lock)
     return attempt({ lock = lock, statement = self.timeouts.statement })
