@@ -1,14 +1,17 @@
 --- The parts of a tenant run: the queue and its budget, the pool and its caps, what is worth another try, what the
 -- states of many targets are.
+local backfill_of = require "moonbird.exec.backfill.tenants"
 local error_ = require "moonbird.core.error"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local journal = require "moonbird.core.journal"
+local nontransactional = require "moonbird.exec.nontransactional"
 local one = require "moonbird.exec.tenants.one"
 local pace_of = require "moonbird.exec.tenants.pace"
 local pool_of = require "moonbird.exec.tenants.pool"
 local queue_of = require "moonbird.exec.tenants.queue"
 local session_of = require "moonbird.core.session"
+local stage_of = require "moonbird.exec.tenants.stage"
 local state_of = require "moonbird.exec.tenants.state"
 local task = require "moonbird.core.task"
 local tenants_report = require "moonbird.report.tenants"
@@ -192,8 +195,11 @@ describe("the pool", function()
         opened, here = opened + 1, here + 1
         most_in[key] = math.max(most_in[key] or 0, here)
         local session = { doomed = false }
+        local closed = false
         function session.close()
-          opened, here = opened - 1, here - 1
+          if not closed then
+            opened, here, closed = opened - 1, here - 1, true
+          end
         end
         function session.leave()
           task.sleep(2)
@@ -317,6 +323,42 @@ describe("the pool", function()
     assert.is_nil(pool:leaked())
   end))
 
+  it("gets back the session of a turn in which something was raised, and nobody uses it again", async(function()
+    local where, ended = database "a", {}
+    local report = setmetatable({ tenant_failed = function(_, _, err)
+      ended[#ended + 1] = err.code
+    end }, { __index = function()
+      return function() end
+    end })
+    local function raising()
+      error("made up", 0)
+    end
+    local pool = pool_of.new { per_database = 1 }
+    local list = named(3)
+    for _, tenant in ipairs(list) do
+      tenant.database = where
+    end
+    local queue = queue_of.new(table.move(list, 1, 3, 1, {}), ENDLESS)
+    assert(stage_of.run_wave { queue = queue, pool = pool, stage = { steps = {} }, report = report, attempts = 1,
+      jobs = 2, prepare = raising })
+    assert.same({ "internal", "internal", "internal" }, ended)
+    assert.same({ 0, 0 }, { pool.open, opened })
+
+    -- Those that take turns: the fake sessions can't be asked anything.
+    local turns = backfill_of.run({ pool = pool, databases = {}, flush = function()
+      return true
+    end }, { steps = {} }, list, { jobs = 2, settings = {}, report = report })
+    assert.same({ 3, 0, 0 }, { #turns.failures, pool.open, opened })
+
+    -- One that is lent is closed as well: its owner opens another.
+    local lent = assert(where.run:connect())
+    pool:lend(where, lent)
+    list[1].session = pool:take(where)
+    pool:abandon(list[1])
+    pool:close()
+    assert.same({ 0, 0 }, { pool.open, opened })
+  end))
+
   it("stops waiting when its task is asked to stop", async(function()
     local pool, where = pool_of.new { per_database = 1 }, database "a"
     local session = pool:take(where)
@@ -333,6 +375,24 @@ describe("the pool", function()
     pool:close()
     assert.is_nil(pool:leaked())
   end))
+end)
+
+describe("the lease of a step", function()
+  it("ends with an attempt in which something is raised", function()
+    local closed = false
+    local lease = { simple = function()
+      return {}
+    end, close = function()
+      closed = true
+    end }
+    local target = { name = "t1", head = 0, run = { connect = function()
+      return lease
+    end, journal = { enter_text = tostring, keep_text = tostring } }, wait_until_free = function()
+      error("made up", 0)
+    end }
+    local ok, err = pcall(nontransactional.attempt, target, {}, {})
+    assert.same({ false, "made up", true }, { ok, err, closed })
+  end)
 end)
 
 describe("the pace", function()

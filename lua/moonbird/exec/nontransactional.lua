@@ -211,6 +211,12 @@ function M.attempt(target, step, timeouts)
   if not held then
     return nil, err
   end
+  -- Where something is raised nobody else knows of the lease, and it would last as long as the process.
+  local closing <close> = setmetatable({}, { __close = function(_, raised) -- luacheck: ignore
+    if raised then
+      held:close()
+    end
+  end })
   failpoint("nontx.leased")
   local ok
   ok, err = await_orphans(target)

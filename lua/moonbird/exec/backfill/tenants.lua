@@ -63,23 +63,23 @@ local function turn(context, tenant)
   if not session then
     return nil, err
   end
+  tenant.session = session
   local ok, result
   ok, err = survey_of.prepare(database, session)
   if ok and tenant.begun and paused(context, database, session, tenant) then
     result = "later"
   elseif ok then
-    tenant.session = session
     tenant.stale = true -- another runner may have been at it since
     local done
     done, err = one.attempt(database_of(database, settings_of(context, tenant)), tenant, context.stage, session,
       context.gate)
-    session, tenant.session = tenant.session, nil
     if done and not err then
       result = "done"
     elseif err.code == "unfinished" then
       result, err = "again", nil
     end
   end
+  session, tenant.session = tenant.session, nil
   survey.pool:give(database, session)
   return result, err
 end
@@ -149,6 +149,7 @@ local function slot(context)
       context.beginning = context.beginning - (begins and 1 or 0)
       if not ok then
         result, err = nil, result
+        context.survey.pool:abandon(tenant)
       end
       settle(context, tenant, result, err)
     elseif #context.waiting == 0 and context.running == 0 then

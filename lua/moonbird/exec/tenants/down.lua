@@ -2,6 +2,7 @@
 local apply = require "moonbird.exec.apply"
 local context_of = require "moonbird.exec.tenants.context"
 local error_ = require "moonbird.core.error"
+local global_ = require "moonbird.exec.tenants.global"
 local one = require "moonbird.exec.tenants.one"
 local overview = require "moonbird.exec.tenants.overview"
 local plan = require "moonbird.plan.plan"
@@ -190,13 +191,15 @@ local function run_global(context, item, direction)
   for _, migration in ipairs(item.migrations) do
     only[migration.version] = true
   end
-  if direction == "up" then
-    local ok, err = context.target:refresh()
-    if not ok then
-      return err
-    end
+  local err = global_.revive(context.target)
+  if not err and direction == "up" then
+    err = select(2, context.target:refresh())
   end
-  local done, err, so_far = apply.run(context.target, context.entries, direction, { only = only,
+  if err then
+    return err
+  end
+  local done, so_far
+  done, err, so_far = apply.run(context.target, context.entries, direction, { only = only,
     steps = direction == "down" and #item.migrations or nil, allow = context.options.allow, allow_out_of_order = true })
   for _, step in ipairs(done or so_far or {}) do
     context.done[#context.done + 1] = step

@@ -161,6 +161,20 @@ function M:drop(database, session)
   close(self, database, session, "leave")
 end
 
+--- Closes the session of a tenant in whose turn something was raised, if it has one: nobody knows what it is in the
+--- middle of.
+---@param tenant table
+function M:abandon(tenant)
+  local session = tenant.session
+  tenant.session = nil
+  if not session then
+    return
+  elseif session == self.lent then
+    session:close() -- its owner sees that, and opens another
+  end
+  self:drop(tenant.database, session)
+end
+
 local function close_all(self, how)
   local idle = self.idle
   self.idle = {}

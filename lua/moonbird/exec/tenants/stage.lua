@@ -106,14 +106,14 @@ local function run_tenant(context, tenant)
   if not session then
     return nil, err
   end
+  tenant.session = session
   local ok
   ok, err = context.prepare(database, session)
   local done
   if ok then
-    tenant.session = session
     done, err = one.attempt(database, tenant, context.stage, session, context.gate)
-    session, tenant.session = tenant.session, nil
   end
+  session, tenant.session = tenant.session, nil
   context.pool:give(database, session)
   return done, err
 end
@@ -196,6 +196,7 @@ local function run_one(context, tenant)
   end, context, tenant)
   if not ok then
     done, err = nil, done
+    context.pool:abandon(tenant)
   end
   settle(context, tenant, started, done, err)
   pace.running = pace.running - 1

@@ -110,6 +110,10 @@ function M.prepare(database, session)
     return true
   end
   database.preparing = true
+  -- Also where something is raised: those that wait for it would wait for ever.
+  local prepared <close> = setmetatable({}, { __close = function() -- luacheck: ignore
+    database.preparing = false
+  end })
   local ok, err = read_facts(database, session)
   if ok and not database.global then -- the global target's journal is ensured already
     local state
@@ -119,7 +123,7 @@ function M.prepare(database, session)
     ok = state and true
     if only and state and state.exists and state.format == bootstrap.known() then
       only.state = only.state or state
-      database.preparing, database.ready = false, true
+      database.ready = true
       return true
     end
     if ok then
@@ -127,7 +131,6 @@ function M.prepare(database, session)
       ok, err = bootstrap.ensure(target, { left = database.run.lock_wait })
     end
   end
-  database.preparing = false
   database.ready = ok or nil
   return ok, err
 end
