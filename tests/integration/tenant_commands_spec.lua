@@ -340,6 +340,23 @@ describe("tenants:", function()
     lacks(moonbird(0, "tenant", "status").stdout, "a run died")
   end))
 
+  it("are taken back down to a version, at most so many", async(function()
+    plain(2, with { ["migrations/005_age.sql"] = AGE })
+    moonbird(0, "up")
+    moonbird(0, "down", "--to", "2", "--steps", "2")
+    assert.equal(2, count_at("2 3"))
+    moonbird(0, "down", "--to", "2", "--steps", "2")
+    assert.equal(2, count_at("2"))
+    -- The same without tenants.
+    dir = helper.project { ["migrations/001_a.sql"] = migration("global", "create table a (n int);", "drop table a;"),
+      ["migrations/002_b.sql"] = migration("global", "create table b (n int);", "drop table b;"),
+      ["migrations/003_c.sql"] = migration("global", "create table c (n int);", "drop table c;") }
+    db = helper.database()
+    moonbird(0, "up")
+    moonbird(0, "down", "--to", "0", "--steps", "2")
+    assert.equal("1", versions("global"))
+  end))
+
   it("that can't be asked are told apart, and hold up what would have to know them", async(function()
     plain(0, FILES, ([[return { tenants = { tenants.schemas{ like = "t\\_%%" },
       tenants.list{ { name = "gone", database = "no_such_database" }, { name = "own", database = %q } } } }]])

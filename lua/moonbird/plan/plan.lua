@@ -264,7 +264,8 @@ end
 
 --- The applied items that a `down` is to take back, newest application first.
 ---@param comparison moonbird.comparison
----@param options { to?: integer, steps?: integer, only?: table<integer, boolean> } `to` stays applied itself
+---@param options { to?: integer, steps?: integer, only?: table<integer, boolean> } `to` stays applied itself; at most
+---       `steps` are taken, without both one
 ---@return table[] items { entry, row }
 function M.select_down(comparison, options)
   local items = {}
@@ -276,7 +277,7 @@ function M.select_down(comparison, options)
   table.sort(items, function(a, b)
     return a.row.applied_ordinal > b.row.applied_ordinal
   end)
-  local wanted = options.to and #items or options.steps or 1
+  local wanted = options.steps or options.to and #items or 1
   return table.move(items, 1, math.min(wanted, #items), 1, {})
 end
 

@@ -59,13 +59,13 @@ local function choose(context)
     return nil, error_.new("usage", ("version %d is not applied"):format(to),
       { hint = "`moonbird status` lists them; --to 0 takes everything back" })
   end
-  local chosen = {}
+  local chosen, most = {}, options.steps or to and math.huge or 1
   for _, version in ipairs(versions) do
-    if to and version > to or not to and #chosen < (options.steps or 1) then
+    if #chosen < most and (not to or version > to) then
       chosen[#chosen + 1] = version
     end
   end
-  context.floor = to or versions[#chosen + 1] or 0
+  context.floor = math.max(to or 0, versions[#chosen + 1] or 0)
   return chosen, there
 end
 
