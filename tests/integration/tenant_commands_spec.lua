@@ -357,6 +357,24 @@ describe("tenants:", function()
     assert.equal("1", versions("global"))
   end))
 
+  it("are told apart when a redo is interrupted on its way down", async(function()
+    plain(3, with { ["migrations/006_last.sql"] = migration("tenant", "create table last (id int);",
+      "drop table last; select pg_sleep(case when current_schema() = 't_2' then 30 else 0 end);") })
+    moonbird(0, "up")
+    local child = helper.spawn({ "--json", "redo", "--jobs", "1", "--canary", "t_1" }, { db = db, cwd = dir })
+    helper.eventually("it sleeps", function()
+      return db:value("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0
+    end)
+    child:kill("INT")
+    local result = assert(json.decode(child:wait(20000).stdout)).tenants
+    assert.equal("2 3 4", versions("t_1"))
+    assert.equal("2 3 4 6", versions("t_3"))
+    assert.equal(0, result.migrated)
+    has(result.retry, "moonbird up")
+    has(result.retry, "--tenant t_1")
+    lacks(result.retry, "--tenant t_3")
+  end))
+
   it("that can't be asked are told apart, and hold up what would have to know them", async(function()
     plain(0, FILES, ([[return { tenants = { tenants.schemas{ like = "t\\_%%" },
       tenants.list{ { name = "gone", database = "no_such_database" }, { name = "own", database = %q } } } }]])

@@ -373,6 +373,23 @@ local function again(context)
   return err
 end
 
+--- What a redo that ends on its way down leaves: who has been taken back is to be done again, nobody has been; those
+--- that were not begun have all they had.
+local function leave_taken_back(context)
+  context.finished, context.migrated, context.left = 0, {}, {}
+  context.global_left = #context.done > 0
+  local seen = {}
+  for _, item in ipairs(context.stages) do
+    for _, tenant in ipairs(item.tenants or {}) do
+      local lacks = #one.lacking(setmetatable({ direction = "up" }, { __index = item.stage }), tenant) > 0
+      if (lacks or tenant.stale) and not seen[tenant] and not context.failed[tenant.name] then
+        seen[tenant] = true
+        table.insert(context.left, tenant)
+      end
+    end
+  end
+end
+
 --- Takes back and applies again, on the same targets the same migrations.
 ---@param run moonbird.run
 ---@param target moonbird.target
@@ -398,6 +415,7 @@ function M.redo(run, target, entries, settings, options)
     end
     err = run_stages(context, context.stages, "down")
     if err and (err.code == "interrupted" or err.code == "timeout") then
+      leave_taken_back(context)
       return err
     end
     return again(context) or err
