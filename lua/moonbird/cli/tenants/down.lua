@@ -53,7 +53,10 @@ function M.run(args, report, conf, settings, gate, redo)
     if failure and not context.stages then
       return nil, failure
     elseif args.dry_run and not failure then
-      return rehearse(report, context)
+      local result = rehearse(report, context)
+      result.target, result.dry_run = target.name, true
+      told:groups_told(context)
+      return result, context_of.failure(context)
     end
     if context.survey then
       if not failure and #context.stages == 0 and #context.failures == 0 then
