@@ -23,7 +23,7 @@ end
 ---@param args table
 ---@return string[]
 function M.words(args)
-  local words = {}
+  local words = { args.entered and "-C " .. quoted(args.entered) or nil }
   for _, key in ipairs(SAID_AGAIN) do
     local value = args[key]
     local option = "--" .. key:gsub("_", "-")

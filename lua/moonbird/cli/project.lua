@@ -28,7 +28,7 @@ function M.enter(args)
     if not ok then
       return nil, error_.new("usage", ("cannot enter \"%s\": %s"):format(args.dir, message))
     end
-    args.dir = nil
+    args.entered, args.dir = args.dir, nil
   end
   return true
 end

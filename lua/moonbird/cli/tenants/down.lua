@@ -1,6 +1,7 @@
 --- down and redo where there are tenants.
 local context_of = require "moonbird.exec.tenants.context"
 local down_of = require "moonbird.exec.tenants.down"
+local fleet = require "moonbird.cli.fleet"
 local json = require "moonbird.core.json"
 local project = require "moonbird.cli.project"
 local tenants = require "moonbird.cli.tenants.common"
@@ -31,6 +32,16 @@ local function rehearse(report, context)
   return { plan = list }
 end
 
+--- The options of the command that does what is left. A down goes on to where this one was to end; a redo that has to
+--- be made again takes as many as this one, where it only has to apply again it is an `up`.
+local function words_of(args, context, redo)
+  local words = fleet.words(setmetatable({ to = not redo and context.floor or nil }, { __index = args }))
+  if redo and context.command ~= "up" and args.steps then
+    words[#words + 1] = ("--steps %d"):format(args.steps)
+  end
+  return words
+end
+
 --- Takes back, or does again.
 ---@param args table
 ---@param report moonbird.reporter
@@ -58,6 +69,7 @@ function M.run(args, report, conf, settings, gate, redo)
       told:groups_told(context)
       return result, context_of.failure(context)
     end
+    context.words = words_of(args, context, redo)
     if context.survey then
       if not failure and #context.stages == 0 and #context.failures == 0 then
         report:print(redo and "nothing to redo: no migration is applied" or "nothing to take back")

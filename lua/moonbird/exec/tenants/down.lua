@@ -289,7 +289,6 @@ end
 ---@return moonbird.error? err what ended it early; failures of tenants are no such thing
 function M.down(run, target, entries, settings, options)
   return with_stages(run, target, entries, settings, options, "taken back", function(context)
-    context.words = { "--to", tostring(context.floor) }
     local err = refused(context, context.stages, "down")
     if err or options.dry_run then
       return err
@@ -348,7 +347,7 @@ local function again(context)
           list[#list + 1] = tenant
         end
       end
-      item.tenants = list
+      item.all, item.tenants = item.tenants, list
     end
   end
   local err
@@ -390,6 +389,23 @@ local function leave_taken_back(context)
   end
 end
 
+--- Whether somebody that a redo failed on lacks now what it had: an `up` gives it back. Where nobody does there is
+--- nothing to apply, and the redo itself is to be made again.
+local function lacking_again(context)
+  local failed = {}
+  for _, failure in ipairs(context.failures) do
+    failed[failure.tenant] = true
+  end
+  for _, item in ipairs(context.stages) do
+    for _, tenant in ipairs(item.all or {}) do
+      if failed[tenant] and (#one.lacking(item.stage, tenant) > 0) then
+        return true
+      end
+    end
+  end
+  return #context.left > 0 or context.global_left
+end
+
 --- Takes back and applies again, on the same targets the same migrations.
 ---@param run moonbird.run
 ---@param target moonbird.target
@@ -400,7 +416,6 @@ end
 ---@return moonbird.error? err
 function M.redo(run, target, entries, settings, options)
   return with_stages(run, target, entries, settings, options, "done again", function(context)
-    context.command = "up"
     local err = one_way(context) or refused(context, context.stages, "down") or refused(context, context.stages, "up")
     if err then
       return err
@@ -416,9 +431,12 @@ function M.redo(run, target, entries, settings, options)
     err = run_stages(context, context.stages, "down")
     if err and (err.code == "interrupted" or err.code == "timeout") then
       leave_taken_back(context)
+      context.command = "up"
       return err
     end
-    return again(context) or err
+    err = again(context) or err
+    context.command = lacking_again(context) and "up" or nil
+    return err
   end)
 end
 
