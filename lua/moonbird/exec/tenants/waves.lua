@@ -33,6 +33,14 @@ function M.budget(context, wave)
   }
 end
 
+--- Asks what is configured whether the tenants that are done are well -> err.
+local function ask_health(context)
+  local health = context.survey.settings.health
+  if health then
+    return select(2, require("moonbird.exec.tenants.health").check(context, health))
+  end
+end
+
 --- What stands between two waves: a pause, a check, a person.
 local function pass_gate(context, wave, next_wave)
   local settings = context.survey.settings
@@ -43,11 +51,9 @@ local function pass_gate(context, wave, next_wave)
       return nil, err
     end
   end
-  if settings.health then
-    local ok, err = require("moonbird.exec.tenants.health").check(context, settings.health)
-    if not ok then
-      return nil, err
-    end
+  local err = ask_health(context)
+  if err then
+    return nil, err
   end
   if settings.gate == "manual" then
     return nil, error_.new("pending", ("%s is done; the next waits for a person"):format(wave.name),
@@ -168,7 +174,7 @@ end
 --- so that a run made again has the same canaries.
 ---@param context moonbird.tenants.context
 ---@param tenants moonbird.tenant[] that have something to do
----@return table[]? waves none is empty
+---@return table[]? waves none is empty; `behind_canary`: a canary before it has nothing to do, an earlier run did it
 ---@return moonbird.error? err
 function M.make(context, tenants)
   local options, settings = context.options, context.survey.settings
@@ -177,7 +183,7 @@ function M.make(context, tenants)
   if not all then
     return nil, err
   end
-  local wanted, waves = {}, {}
+  local wanted, waves, behind = {}, {}, false
   for _, tenant in ipairs(tenants) do
     wanted[tenant] = true
   end
@@ -186,7 +192,8 @@ function M.make(context, tenants)
     for _, tenant in ipairs(wave.tenants) do
       own[#own + 1] = wanted[tenant] and tenant or nil
     end
-    wave.tenants = own
+    behind = behind or wave.canary and #wave.tenants > 0 and not own[1]
+    wave.tenants, wave.behind_canary = own, behind
     waves[#waves + 1] = own[1] and wave or nil
   end
   return waves
@@ -208,6 +215,13 @@ function M.run(context, stage, tenants)
       or ("more than %d failed"):format(most))
     leave(context, waves, 1)
     return nil
+  end
+  if waves[1] and waves[1].behind_canary then -- the run that did the canaries may have ended at this very check
+    err = ask_health(context)
+    if err then
+      leave(context, waves, 1)
+      return err
+    end
   end
   for i, wave in ipairs(waves) do
     err = run_wave(context, stage, wave, #waves)
