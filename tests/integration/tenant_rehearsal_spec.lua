@@ -134,6 +134,18 @@ describe("a rehearsal over tenants", function()
     assert.is_nil(db:value "select to_regclass('t_001.users')::text")
   end))
 
+  it("leaves out what is held back, and says so", async(function()
+    project(2, { ["001_users.sql"] = USERS, ["002_fill.lua"] = lua("tenant", "", [[
+      backfill = { table = "users", key = "id", set = "name = 'x'" }, ]]):gsub("up = function.*", "}"),
+      ["003_name.sql"] = sql("tenant", "alter table users drop column name;", { phase = "contract",
+        compatibility = "breaking", down = "alter table users add column name text;",
+        head = "-- completes: 1\n-- rationale: made up\n" }) })
+    local said = answer(0, "up", "--dry-run", "--backfills", "skip")
+    assert.same({ "001_users" }, said.groups[1].rehearsed)
+    assert.same({ "002_fill", "003_name" }, { said.held[1].id, said.held[2].id })
+    has(moonbird(0, "up", "--dry-run", "--backfills", "skip").stdout, "held back 002_fill")
+  end))
+
   it("ends at a global migration that fails, with its place", async(function()
     project(3, { ["001_users.sql"] = USERS, ["002_broken.sql"] = sql("global", "select * from nowhere;") })
     local said = answer(1, "up", "--dry-run")

@@ -1,4 +1,5 @@
 --- up --dry-run where there are tenants.
+local apply = require "moonbird.exec.apply"
 local context_of = require "moonbird.exec.tenants.context"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
@@ -7,6 +8,7 @@ local settings_of = require "moonbird.tenants.settings"
 local tenants = require "moonbird.cli.tenants.common"
 local tenants_report = require "moonbird.report.tenants"
 local text = require "moonbird.util.text"
+local up = require "moonbird.cli.command.up"
 
 local M = {}
 
@@ -38,7 +40,7 @@ function M.run(args, report, run, target, entries, gate)
   end
   local told = tenants_report.new(report)
   options.allow, options.allow_out_of_order, options.every_state = gate.allow, args.allow_out_of_order, true
-  options.report, options.gate = told, gate
+  options.report, options.gate, options.backfills = told, gate, args.backfills
   local context = context_of.new(run, target, entries, options)
   local closing <close> = context_of.closing(context) -- luacheck: ignore
   local result
@@ -46,7 +48,9 @@ function M.run(args, report, run, target, entries, gate)
   if not result then
     return nil, err
   end
+  apply.tell_held(run, context)
   told:groups_told(context)
+  result.held = up.held_data(target)
   result.tenants = { total = #context.survey.tenants, failed = #context.failures,
     failures = tenants_report.groups_data(context), pinned = names_of(context.pinned), ahead = names_of(context.ahead) }
   if not err and #context.failures > 0 then
