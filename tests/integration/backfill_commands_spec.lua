@@ -199,6 +199,18 @@ describe("moonbird backfill", function()
     has(moonbird(1, "backfill", "verify", "2").stdout, "1 row still match")
   end))
 
+  it("retries rows of a table without a key", async(function()
+    db:exec "create table t (v int, k int); insert into t select null, i from generate_series(1, 500) i"
+    helper.write(dir, { ["migrations/002_fill.lua"] = [[return { description = "t", irreversible = "t",
+      backfill = { table = "t", where = "v is null", set = "v = 1000 / (k - 7)", options = { max_errors = 5 } } }]] })
+    moonbird(0, "up")
+    has(moonbird(1, "backfill", "retry-errors", "2").stderr, "1 row still can't be changed")
+    db:exec "update t set k = 8 where v is null"
+    db:exec "update moonbird.backfill_error set key = jsonb_build_array((select ctid from t where v is null))"
+    has(moonbird(0, "backfill", "retry-errors", "2").stdout, "1 row tried again, 1 mended, 0 left")
+    assert.are.equal(0, db:value "select count(*) from t where v is null")
+  end))
+
   it("does not do a row twice whose retry was not written down", async(function()
     write(50, [[table = "users", set = "hits = hits + 1", options = { max_errors = 5 }]])
     moonbird(0, "up", "--backfills", "skip")

@@ -60,7 +60,7 @@ local function page_end(job, chunk, n)
   local first = math.tointeger(tonumber(json.decode(chunk.cur)[1]:match("%((%d+),")))
   local last = math.tointeger(tonumber(json.decode(chunk.hi)[1]:match("%((%d+),")))
   local to = first + 1 + math.ceil(n / (job.density or A_PAGE))
-  return ('["(%d,0)"]'):format(math.min(last, to))
+  return to >= last and chunk.hi or ('["(%d,0)"]'):format(to) -- a chunk of one row ends within a block
 end
 
 --- What follows from a page that was walked: the cursor, and whether the chunk is done.
