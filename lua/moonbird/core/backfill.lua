@@ -151,6 +151,25 @@ function M:lease(session, state, worker, alive)
   return rows[1] or false
 end
 
+--- Where the chunks of the pass end, table by table.
+---@param session moonbird.session
+---@param state moonbird.backfill.state
+---@return table<string, string>|nil keys as JSON by the name of the leaf
+---@return moonbird.error? err
+function M:ends(session, state)
+  local rows, err = rows_of(session, ("select distinct on (relation) relation, hi::text as hi from %s.backfill_chunk "
+    .. "where target = $1 and version = $2 and pass = $3 order by relation, ordinal desc"):format(self.quoted),
+    { state.target, state.version, state.pass })
+  if not rows then
+    return nil, err
+  end
+  local ends = {}
+  for _, row in ipairs(rows) do
+    ends[row.relation] = row.hi
+  end
+  return ends
+end
+
 --- How many chunks of the pass are not done, and how many of them are not of workers known to be alive.
 ---@param session moonbird.session
 ---@param state moonbird.backfill.state

@@ -71,8 +71,11 @@ local function walked(chunk, page_hi, n, seen, last)
   return last, last == chunk.hi
 end
 
---- A text that is the same for all batches of a table, made once.
+--- A text that is the same for all batches of a table in a pass, made once.
 local function text_of(job, chunk, make)
+  if job.texts.pass ~= job.state.pass then -- the pass stands in it
+    job.texts = { pass = job.state.pass }
+  end
   local texts = job.texts[make]
   if not texts then
     texts = {}

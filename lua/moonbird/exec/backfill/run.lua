@@ -113,18 +113,25 @@ local function work(job)
   end
 end
 
+--- Looks the table up as it is now: partitions come and go while the backfill works.
+local function look_anew(job)
+  local place, err = key_of.find(job.target, job.target.session, job.def, job.state)
+  if place then
+    job.place, job.texts = place, {}
+  end
+  return place, err
+end
+
 --- Plans one more pass over the table, for rows that are left.
 local function again(job)
-  local place, err = key_of.find(job.target, job.target.session, job.def, job.state)
+  local place, err = look_anew(job)
   local chunks, ok
   if place then
-    job.place = place
     chunks, err = chunks_of.plan(job.target, job.target.session, place, job.options.workers)
   end
   if not chunks then
     return nil, err
   end
-  job.texts = {}
   ok, err = job.store:next_pass(job.target.session, job.state, chunks)
   if not ok and err.sqlstate == UNIQUE_VIOLATION then
     return job.target.session:rollback() or true -- another process was faster: walk() goes over to its pass
@@ -142,9 +149,28 @@ local function totals(job)
   return list[1]
 end
 
-local function left_error(job, left, known)
-  local message = ("%s%s of %s still match its where"):format(left.more and "more than " or "",
-    text.count(left.rows - known, "row"), job.place.name)
+--- Counts what still matches, in the table as it is now.
+local function count_left(job, sum)
+  local place, err = look_anew(job)
+  if not place then
+    return nil, err
+  end
+  return verify.count(job, job.target.session, sum.pass_skipped + sum.errors)
+end
+
+--- Rows left that this run does not know of -> integer, "more than that". Those that the transform left alone are known
+--- by their number only, so they can't be among the rows that came above the walk's end: it never met those.
+local function unknown(left, sum)
+  if not left then
+    return 0, false
+  end
+  local known = left.recorded + sum.pass_skipped
+  return left.beyond + math.max(0, left.rows - left.beyond - known), left.more
+end
+
+local function left_error(job, rows_left, more)
+  local message = ("%s%s of %s still match its where"):format(more and "more than " or "",
+    text.count(rows_left, "row"), job.place.name)
   return error_.new("backfill", message, { hint = job.place.key.ctid
     and "others change the rows as fast as they are done; pause them, or give the table a key"
     or "rows that came after the start are not waited for: add a trigger or a default that covers new rows first, "
@@ -167,7 +193,16 @@ local function work_through(job)
     elseif sum.pass == job.state.pass and sum.chunks_done == sum.chunks then
       return sum
     end
-    job.state.pass = sum.pass
+    if sum.pass ~= job.state.pass then
+      job.state.pass = sum.pass
+      local place
+      place, err = insist(job, function()
+        return look_anew(job)
+      end)
+      if not place then
+        return nil, err
+      end
+    end
   end
 end
 
@@ -181,21 +216,21 @@ local function walk(job)
     job:emit { kind = "verify" }
     local left
     left, err = insist(job, function()
-      return verify.count(job, job.target.session)
+      return count_left(job, sum)
     end)
     if err then
       return nil, err
     end
-    local known = left and left.recorded + sum.pass_skipped or 0
-    if not left or left.rows <= known then
+    local rows_left, more = unknown(left, sum)
+    if rows_left == 0 and not more then
       return sum, nil, left
     elseif not (job.place.key.ctid and job.state.pass < PASSES or job.all_done) then
       job.outcome = "failed"
-      return nil, left_error(job, left, known)
+      return nil, left_error(job, rows_left, more)
     end
     -- A run that found all chunks done was started for what an earlier one left.
     job.all_done = false
-    job:emit { kind = "pass", rows = left.rows - known }
+    job:emit { kind = "pass", rows = rows_left }
     local ok
     ok, err = insist(job, function()
       return again(job)

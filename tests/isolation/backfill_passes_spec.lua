@@ -1,0 +1,106 @@
+-- Backfills beside which rows, partitions and other processes come and go at the worst moment: one process stands still
+-- at a failpoint meanwhile. What was never looked at is not called done, what failed is what is passed over, and no
+-- batch is made for another pass than the one that its process is at.
+local helper = require "tests.helper"
+local processes = require "tests.processes"
+local texts = require "tests.texts"
+local async = helper.async
+local has = texts.has
+
+describe("a backfill beside which the table changes", function()
+  local db, dir
+
+  before_each(async(function()
+    db = helper.database()
+    dir = helper.project {}
+  end))
+
+  local function project(ddl, body)
+    db:exec(ddl)
+    helper.write(dir, { ["migrations/002_fill.lua"] = ("return { description = \"t\", irreversible = \"t\", "
+      .. "backfill = { %s } }"):format(body) })
+  end
+
+  local function moonbird(status, ...)
+    return helper.ok({ ... }, { cwd = dir, db = db, status = status })
+  end
+
+  --- A process that stands still at a failpoint.
+  local function stopped(point)
+    local child = helper.spawn({ "up" }, { cwd = dir, db = db, env = { MOONBIRD_FAILPOINT = point .. ":stop" } })
+    helper.eventually("it stands still at " .. point, function()
+      return processes.stopped(child:pid())
+    end)
+    return child
+  end
+
+  --- Lets it go on to its end.
+  local function goes_on(child, status)
+    child:kill("CONT")
+    local result = assert(child:wait(60000), "it did not end")
+    assert.are.equal(status, result.status, result.stderr)
+    return result
+  end
+
+  it("goes over to the pass that another process began, text by text", async(function()
+    project([[create table t (v int not null default 0, k int, n int not null default 0);
+      insert into t select 0, i from generate_series(1, 3000) i; analyze t]],
+      [[table = "t", where = "v = 0", set = "v = 1, n = n + 1", options = { min = 100, max = 100 }]])
+    local late = stopped "backfill.before_send:3"
+    db:exec "insert into t select 0, i from generate_series(1, 5000) i"
+    local first = stopped "backfill.lease:3"
+    assert.are.equal(2, db:value "select pass from moonbird.backfill")
+    goes_on(late, 0)
+    goes_on(first, 0)
+    assert.are.equal(8000, db:value "select count(*) from t where v = 1 and n = 1")
+    assert.is_true(db:value "select sum(batches)::int from moonbird.backfill_chunk" < 400)
+  end))
+
+  local PARTS = [[create table p (id int primary key, v int) partition by range (id);
+    create table p1 partition of p for values from (0) to (10000);
+    insert into p select i from generate_series(1, 3000) i; analyze p]]
+
+  it("sees the rows of a partition that was made meanwhile", async(function()
+    project(PARTS, [[table = "p", where = "v is null", set = "v = 1", options = { min = 100, max = 100 }]])
+    local child = stopped "backfill.before_send:5"
+    db:exec [[create table p2 partition of p for values from (10000) to (20000);
+      insert into p select i from generate_series(10001, 10100) i]]
+    has(goes_on(child, 1).stderr, "100 rows of public.p still match its where")
+    moonbird(0, "up")
+    assert.are.equal(0, db:value "select count(*) from p where v is null")
+  end))
+
+  describe("whose transform leaves rows alone", function()
+    local function leaves(rows, alone)
+      project(([[create table t (id int primary key, v int);
+        insert into t select i from generate_series(1, %d) i; analyze t]]):format(rows),
+        ([[table = "t", where = "v is null", columns = { "id" },
+        transform = function(row) if row.id > %d and row.id < 1000000 then return { v = 1 } end end,
+        options = { min = 5000, max = 20000, start = 5000 }]]):format(alone))
+    end
+
+    it("takes rows that came later for none of them, however many there are", async(function()
+      leaves(120000, 110000)
+      local child = stopped "backfill.walked:1"
+      db:exec "insert into t select i from generate_series(200001, 260000) i"
+      has(goes_on(child, 1).stderr, "60000 rows of public.t still match its where")
+      moonbird(0, "up")
+      assert.are.equal(110000, db:value "select count(*) from t where v is null")
+    end))
+
+    it("takes rows that came later for none of them, also where others did those", async(function()
+      leaves(3000, 100)
+      local child = stopped "backfill.walked:1"
+      db:exec "update t set v = 2 where id <= 90; insert into t select i from generate_series(5001, 5090) i"
+      has(goes_on(child, 1).stderr, "90 rows of public.t still match its where")
+      moonbird(0, "up")
+      assert.are.equal(10, db:value "select count(*) from t where v is null")
+    end))
+
+    it("is done when those are all that is left", async(function()
+      leaves(3000, 100)
+      moonbird(0, "up")
+      assert.are.equal(100, db:value "select count(*) from t where v is null")
+    end))
+  end)
+end)
