@@ -103,4 +103,62 @@ describe("a backfill beside which the table changes", function()
       assert.are.equal(100, db:value "select count(*) from t where v is null")
     end))
   end)
+
+  describe("that meets a row it can't change, which another session deletes,", function()
+    local TABLE = "create table t (id int primary key, v int); insert into t select i from generate_series(1, 10) i"
+    local ONES = "options = { min = 1, max = 1, start = 1, max_errors = 5 }"
+
+    for name, body in pairs {
+      ["set-based"] = [[table = "t", set = "v = 1000 / (id - 3)", ]] .. ONES,
+      ["row-based"] = [[table = "t", columns = { "v" }, transform = function(row)
+        assert(row.id ~= 3) return { v = 1 } end, ]] .. ONES,
+      ["by function"] = [[table = "t", batch = function(db, lo, hi) assert(lo ~= 3)
+        db:exec("update t set v = 1 where id = $1", lo) end, ]] .. ONES } do
+      it("passes over no other one, " .. name, async(function()
+        for at = 4, 6 do
+          db:exec "drop table if exists t; drop schema if exists moonbird cascade"
+          project(TABLE, body)
+          local child = stopped("backfill.before_send:" .. at)
+          local deleted = db:value "with d as (delete from t where id = 3 returning 1) select count(*) from d"
+          goes_on(child, 0)
+          assert.are.equal(1, deleted)
+          assert.are.equal(9, db:value "select count(*) from t where v is not null")
+          assert.is_true(db:value "select count(*) from moonbird.backfill_error where key <> '[3]'" == 0)
+        end
+      end))
+    end
+  end)
+
+  describe("of which a row was passed over", function()
+    --- Its first pass is over, and row 5 recorded; then it runs again because a row came late.
+    local function late(body)
+      project("create table t (id int primary key, v int); insert into t select i from generate_series(1, 1000) i",
+        body)
+      local child = stopped "backfill.walked:1"
+      db:exec "insert into t values (2000)"
+      has(goes_on(child, 1).stderr, "1 row of public.t still match")
+      assert.are.equal(1, db:value "select count(*) from moonbird.backfill_error")
+    end
+
+    it("does not count that row twice in its second pass", async(function()
+      late [[table = "t", where = "v is null", set = "v = 1000 / (id - 5)", options = { max_errors = 1 }]]
+      moonbird(0, "up")
+      assert.are.equal(1000, db:value "select count(*) from t where v is not null")
+      assert.are.same({ "[5]" }, db:values "select key::text from moonbird.backfill_error")
+      assert.are.equal(2, db:value "select tries from moonbird.backfill_error")
+    end))
+
+    for name, body in pairs {
+      ["set-based"] = [[table = "t", where = "v is null", set = "v = 1000 / (id - 5)", options = { max_errors = 1 }]],
+      ["row-based"] = [[table = "t", where = "v is null", columns = { "v" }, transform = function(row, db)
+        return { v = db:value("select 1000 / ($1::int - 5)", row.id) } end, options = { max_errors = 1 }]] } do
+      it("has none recorded that a later batch did, " .. name, async(function()
+        late(body)
+        db:exec "update t set v = 1 where id = 5"
+        moonbird(0, "up")
+        assert.are.equal(0, db:value "select count(*) from t where v is null")
+        assert.are.equal(0, db:value "select count(*) from moonbird.backfill_error")
+      end))
+    end
+  end)
 end)

@@ -262,8 +262,8 @@ function M:release(session, state, worker)
   return result and true, err
 end
 
---- The statements that record a row that can't be changed, unless there are as many as may be: the second one's
---- result has no row then.
+--- The statements that record a row that can't be changed, unless there are as many others as may be: the second
+--- one's result has no row then.
 ---@param state moonbird.backfill.state
 ---@param chunk moonbird.backfill.chunk
 ---@param key string JSON
@@ -277,8 +277,8 @@ function M:poison_items(state, chunk, key, err, most)
       state.version },
     { ("insert into %s.backfill_error (target, version, relation, key, sqlstate, message) "
       .. "select $1, $2, $3, $4::jsonb, $5, $6 where (select count(*) from %s.backfill_error where target = $1 "
-      .. "and version = $2) < $7 on conflict (target, version, relation, key) do update set tries = "
-      .. "backfill_error.tries + 1, sqlstate = excluded.sqlstate, message = excluded.message, "
+      .. "and version = $2 and (relation, key) <> ($3, $4::jsonb)) < $7 "
+      .. "on conflict (target, version, relation, key) do update set tries = backfill_error.tries + 1, sqlstate = excluded.sqlstate, message = excluded.message, "
       .. "at = clock_timestamp() returning 1"):format(q, q), state.target, state.version, chunk.relation, key,
       err.sqlstate, err.message, most, n = 7 },
   }

@@ -86,6 +86,33 @@ local function text_of(job, chunk, make)
   return texts[name]
 end
 
+--- Whether the row of an entry of backfill_error, `m`, lies above the cursor $4 and up to the new one, `c`. A key is
+--- looked up in the table: that compares it in its column's collation.
+local function gone_over(job, chunk)
+  local key, place = job.place.key, job.place
+  local row = key.ctid and key_of.bound(key, "m.key") or key_of.row(key, place.alias)
+  local range = ("($4::jsonb is null or %s > %s) and %s <= %s"):format(row, key_of.bound(key, "$4"), row,
+    key_of.bound(key, "c.cur"))
+  return key.ctid and range or ("exists (select from only %s as %s where %s = %s and %s)"):format(chunk.relation,
+    place.alias, row, key_of.bound(key, "m.key"), range)
+end
+
+--- The statement that takes back what an earlier pass recorded of rows that this batch did, when its chunk has moved;
+--- nil in the first pass. Only this backfill's keys are cast, hence the `offset 0`.
+local function forget_item(job, chunk)
+  if job.state.pass <= 1 then
+    return nil
+  end
+  local q, state = job.store.quoted, job.state
+  local text = ([[
+delete from %s.backfill_error e using
+  (select key from %s.backfill_error where target = $1 and version = $2 and relation = $3 offset 0) m,
+  (select cur from %s.backfill_chunk where %s offset 0) c
+where e.target = $1 and e.version = $2 and e.relation = $3 and e.key = m.key and ]]):format(q, q, q,
+    core.which(state, chunk)) .. gone_over(job, chunk)
+  return { text, state.target, state.version, chunk.relation, chunk.cur, n = 4 }
+end
+
 -- Set-based -----------------------------------------------------------------------------------------------
 
 --- $1 the page's end, $2 the cursor, $3 rows, $4 the chunk's end, $5 its ordinal. The names of the CTEs must not
@@ -118,21 +145,30 @@ returning r.seen, r.changed, cur::text, done]]):gsub("{(%a+)}", {
   }))
 end
 
+--- The items that change a page's rows, move the cursor and commit.
+local function set_items(job, chunk, n, hi)
+  local items = { { text_of(job, chunk, set_text), hi, chunk.cur, n, chunk.hi, chunk.ordinal, n = 5 } }
+  items[#items + 1] = forget_item(job, chunk)
+  items[#items + 1] = COMMIT
+  return items
+end
+
+local function set_result(row, limits)
+  return { seen = row:value(1, 1), changed = row:value(1, 2), skipped = 0, cur = row:value(1, 3),
+    done = row:value(1, 4), limits = limits }
+end
+
 local function run_set(job, session, chunk, n)
-  local text = text_of(job, chunk, set_text)
+  local items = { BEGIN, settings(job), job.store:enter_item(job.state, chunk) }
+  local rest = set_items(job, chunk, n, page_end(job, chunk, n))
+  table.move(rest, 1, #rest, #items + 1, items)
   failpoint("backfill.before_send")
-  local results, err = session:batch {
-    BEGIN, settings(job), job.store:enter_item(job.state, chunk),
-    { text, page_end(job, chunk, n), chunk.cur, n, chunk.hi, chunk.ordinal, n = 5 },
-    COMMIT,
-  }
+  local results, err = session:batch(items)
   failpoint("backfill.after_commit")
   if not results then
     return nil, err
   end
-  local row = results[4]
-  return { seen = row:value(1, 1), changed = row:value(1, 2), skipped = 0, cur = row:value(1, 3),
-    done = row:value(1, 4), limits = results[3]:value(1, 1) }
+  return set_result(results[4], results[3]:value(1, 1))
 end
 
 -- With a script -------------------------------------------------------------------------------------------
@@ -174,9 +210,13 @@ local function begin(job, session, chunk, n, reading)
 end
 
 --- Moves the cursor and commits, in one round trip.
-local function finish(job, session, chunk, result)
+---@param forget boolean errors of an earlier pass that stand for rows of this batch: it did those
+local function finish(job, session, chunk, result, forget)
   failpoint("backfill.before_commit")
-  local results, err = session:batch { job.store:move_item(job.state, chunk, result), COMMIT }
+  local items = { job.store:move_item(job.state, chunk, result) }
+  items[2] = forget and forget_item(job, chunk) or nil
+  items[#items + 1] = COMMIT
+  local results, err = session:batch(items)
   failpoint("backfill.after_commit")
   if not results then
     return nil, err
@@ -248,11 +288,8 @@ local function swallowed()
     { hint = "let the error through, or put the statement into db:atomic" })
 end
 
-local function run_script(job, session, chunk, n)
-  local page, limits = begin(job, session, chunk, n, job.def.mode == "rows")
-  if not page then
-    return nil, limits
-  end
+--- Works on the page that was found, and commits.
+local function script_page(job, session, chunk, n, page, limits)
   failpoint("backfill.begun")
   local result = { changed = 0, skipped = 0 }
   if page.seen > 0 then
@@ -270,7 +307,39 @@ local function run_script(job, session, chunk, n)
   end
   result.seen, result.limits = page.seen, limits
   result.cur, result.done = walked(chunk, page.hi, n, page.seen, page.last)
-  return finish(job, session, chunk, result)
+  return finish(job, session, chunk, result, true)
+end
+
+local function run_script(job, session, chunk, n)
+  local page, limits = begin(job, session, chunk, n, job.def.mode == "rows")
+  if not page then
+    return nil, limits
+  end
+  local result, err = script_page(job, session, chunk, n, page, limits)
+  return result, err, n == 1 and page.last or nil
+end
+
+--- A batch of one row of which is known which one it is, whatever fails: at the price of a round trip more.
+---@return string|nil key JSON; nil: no row was there
+local function run_named(job, session, chunk)
+  local page, limits = begin(job, session, chunk, 1, false)
+  if not page then
+    return nil, limits
+  end
+  local key = page.last
+  if job.def.mode == "set" then
+    local results, err = session:batch(set_items(job, chunk, 1, key or page.hi))
+    failpoint("backfill.after_commit")
+    return results and set_result(results[1], limits), err, key
+  elseif job.def.mode == "rows" then
+    local results, err = session:batch { { text_of(job, chunk, rows.read_text) } }
+    if not results then
+      return nil, err, key
+    end
+    page.rows = results[1]
+  end
+  local result, err = script_page(job, session, chunk, 1, page, limits)
+  return result, err, key
 end
 
 --- The statement that makes the most of a batch's work, for whoever explains it: its parameters are the page's end,
@@ -290,53 +359,64 @@ end
 ---@param session moonbird.session idle
 ---@param chunk moonbird.backfill.chunk
 ---@param n integer
+---@param named? boolean the row is to be known when the batch fails; n is 1
 ---@return moonbird.backfill.result|nil
 ---@return moonbird.error? err
-function M.run(job, session, chunk, n)
+---@return string|nil key of the one row that failed, as JSON, where it is known
+function M.run(job, session, chunk, n, named)
   local started = task.now()
-  local run = job.def.mode == "set" and run_set or run_script
-  local result, err = run(job, session, chunk, n)
+  local run = named and run_named or job.def.mode == "set" and run_set or run_script
+  local result, err, key = run(job, session, chunk, n)
   if not result then
     session:rollback()
-    return nil, err
+    return nil, err, key
   end
   result.ms = task.now() - started
   return result
 end
 
---- Passes over the next row of a chunk, which can't be changed, and records why.
+--- Records the row as one that can't be changed -> true; false: as many are recorded as may be.
+local function record(job, session, chunk, key, why)
+  local results, err = session:batch(job.store:poison_items(job.state, chunk, key, why, job.options.max_errors))
+  if not results then
+    return nil, err
+  end
+  return results[2]:count() > 0
+end
+
+--- Passes over the next row of a chunk, which can't be changed, and records why; unless another row is the next one
+--- by now.
 ---@param job moonbird.backfill.job
 ---@param session moonbird.session
 ---@param chunk moonbird.backfill.chunk
+---@param key string of the row that failed, JSON
 ---@param why moonbird.error
----@return moonbird.backfill.result|false|nil false: as many are recorded as may be
----@return moonbird.error|string err or, with false, the row's key as JSON
-function M.pass_over(job, session, chunk, why)
+---@return moonbird.backfill.result|"other"|false|nil false: as many are recorded as may be
+---@return moonbird.error? err
+function M.pass_over(job, session, chunk, key, why)
   local page, limits = begin(job, session, chunk, 1, false)
   if not page then
     session:rollback()
     return nil, limits
+  elseif page.last ~= key then
+    session:rollback()
+    return "other"
   end
-  local result = { seen = page.seen, changed = 0, skipped = 0, limits = limits, ms = 0 }
-  result.cur, result.done = walked(chunk, page.hi, 1, page.seen, page.last)
-  if page.seen > 0 then
-    local results, err = session:batch(job.store:poison_items(job.state, chunk, page.last, why,
-      job.options.max_errors))
-    if not results then
-      session:rollback()
-      return nil, err
-    elseif results[2]:count() == 0 then
-      session:rollback()
-      return false, page.last
-    end
+  local recorded, err = record(job, session, chunk, key, why)
+  if not recorded then
+    session:rollback()
+    return recorded, err
   end
   failpoint("backfill.poison")
-  local ok, err = finish(job, session, chunk, result)
+  local result = { seen = 1, changed = 0, skipped = 0, limits = limits, ms = 0 }
+  result.cur, result.done = walked(chunk, page.hi, 1, 1, key)
+  local ok
+  ok, err = finish(job, session, chunk, result, false)
   if not ok then
     session:rollback()
     return nil, err
   end
-  return result, page.last
+  return result
 end
 
 return M

@@ -19,6 +19,7 @@ local waits = require "moonbird.exec.backfill.waits"
 ---@field gone boolean|nil the server did not come back
 ---@field surplus boolean|nil there are to be fewer workers
 ---@field bad integer|nil a row that can't be changed is among the next so many
+---@field naming boolean|nil the next row failed: its batch is tried once more so that its key is known
 local M = {}
 M.__index = M
 
@@ -127,7 +128,7 @@ end
 local function rows_of(self)
   local n = self.job.size:current()
   if self.bad then
-    return math.max(1, math.min(n, self.bad // 2))
+    return self.naming and 1 or math.max(1, math.min(n, self.bad // 2))
   end
   return n
 end
@@ -136,7 +137,7 @@ end
 local function settle(self, chunk, result, n)
   local job = self.job
   chunk.cur, chunk.done = result.cur, result.done
-  self.transient, self.tried, self.losses = 0, 0, 0
+  self.transient, self.tried, self.losses, self.naming = 0, 0, 0, nil
   if self.bad then
     self.bad = self.bad - n
     if self.bad <= 0 then
@@ -148,8 +149,32 @@ local function settle(self, chunk, result, n)
   job:counted(self, chunk, result)
 end
 
+--- A row can't be changed: it is passed over. Gives an error when that is the end.
+local function pass_over(self, chunk, key, err)
+  local job = self.job
+  self.bad, self.naming, self.tried = nil, nil, 0
+  local result, why = batch.pass_over(job, self.session, chunk, key, err)
+  if result == "other" then -- the row was deleted or moved meanwhile: the one that follows is tried like any
+    return true
+  elseif result then
+    chunk.cur, chunk.done = result.cur, result.done
+    job:counted(self, chunk, result)
+    job:emit { kind = "error", worker = self.index, error = err, key = key, relation = chunk.relation }
+    return true
+  elseif result == nil then
+    return nil, why
+  end
+  if not err.message:find("the row with", 1, true) then
+    err.message = ("the row with %s: %s"):format(key_of.show(job.place.key, key), err.message)
+  end
+  err.key = key
+  return nil, error_.with(err, { hint = "mend the row and run again, or the backfill and run with --adopt: it goes on "
+    .. "from here; or let rows be passed over with options = { max_errors = N }" })
+end
+
 --- A batch failed because of its rows. Gives an error when that is the end.
-local function blame(self, chunk, n, err)
+---@param key string|nil of the one row it had, where that is known
+local function blame(self, chunk, n, err, key)
   local job = self.job
   self.tried = (self.tried or 0) + 1
   if self.tried <= job.options.retries and not self.bad and err.code ~= "script" then
@@ -161,28 +186,18 @@ local function blame(self, chunk, n, err)
     job:emit { kind = "split", worker = self.index, error = err, rows = n }
     return true
   end
-  self.bad, self.tried = nil, 0
-  local result, why = batch.pass_over(job, self.session, chunk, err)
-  if result then
-    chunk.cur, chunk.done = result.cur, result.done
-    job:counted(self, chunk, result)
-    job:emit { kind = "error", worker = self.index, error = err, key = why, relation = chunk.relation }
-    return true
-  elseif result == nil then
-    return nil, why
+  if key then
+    return pass_over(self, chunk, key, err)
+  elseif self.naming then -- it failed although no row was there
+    return nil, err
   end
-  local shown = key_of.show(job.place.key, why)
-  if not err.message:find("the row with", 1, true) then
-    err.message = ("the row with %s: %s"):format(shown, err.message)
-  end
-  err.key = why
-  return nil, error_.with(err, { hint = "mend the row and run again, or the backfill and run with --adopt: it goes on "
-    .. "from here; or let rows be passed over with options = { max_errors = N }" })
+  self.bad, self.naming = 1, true
+  return true
 end
 
 --- Decides what follows from a failed batch -> true to go on with the chunk, "next" for another one, nil and an
 --- error for the end.
-local function failed(self, chunk, n, err)
+local function failed(self, chunk, n, err, key)
   local job, kind = self.job, failure.kind(err)
   if kind == "stop" or kind == "fatal" then
     return nil, err
@@ -209,7 +224,7 @@ local function failed(self, chunk, n, err)
     local most = math.min(BACKOFF_MOST, BACKOFF_FIRST << math.min(self.transient, 8))
     return waits.pause(job, most // 2 + math.random(most))
   end
-  return blame(self, chunk, n, err)
+  return blame(self, chunk, n, err, key)
 end
 
 --- Whether somebody has lowered the number of workers below this one's.
@@ -218,20 +233,21 @@ local function surplus(self)
   return self.surplus
 end
 
---- Runs one batch when the throttle lets it through -> result, or nil when there was none, and an error.
+--- Runs one batch that the throttle has let through -> result, or nil when there was none, an error, and the key of
+--- the row where that is to be known.
 local function try(self, chunk, n)
   local job = self.job
-  local result, err = batch.run(job, self.session, chunk, n)
+  local result, err, key = batch.run(job, self.session, chunk, n, self.naming)
   if job.throttle then
     job.throttle:ended()
   end
-  return result, err
+  return result, err, key
 end
 
 --- Runs batches on a chunk until it is done, somebody else has it, or the backfill stops.
 local function work(self, chunk)
   local job = self.job
-  self.bad, self.tried = nil, 0
+  self.bad, self.naming, self.tried = nil, nil, 0
   while not chunk.done and not job.stopping and not surplus(self) do
     local ok, err = waits.throttled(job)
     if not ok then
@@ -240,13 +256,13 @@ local function work(self, chunk)
       return true
     end
     local n = rows_of(self)
-    local result
-    result, err = try(self, chunk, n)
+    local result, key
+    result, err, key = try(self, chunk, n)
     if result then
       settle(self, chunk, result, n)
       job:limit(result.limits)
     else
-      ok, err = failed(self, chunk, n, err)
+      ok, err = failed(self, chunk, n, err, key)
       if not ok then
         return nil, err
       elseif ok == "next" then
