@@ -26,8 +26,9 @@ describe("a backfill beside which the table changes", function()
   end
 
   --- A process that stands still at a failpoint.
-  local function stopped(point)
-    local child = helper.spawn({ "up" }, { cwd = dir, db = db, env = { MOONBIRD_FAILPOINT = point .. ":stop" } })
+  local function stopped(point, ...)
+    local args = ... and { ... } or { "up" }
+    local child = helper.spawn(args, { cwd = dir, db = db, env = { MOONBIRD_FAILPOINT = point .. ":stop" } })
     helper.eventually("it stands still at " .. point, function()
       return processes.stopped(child:pid())
     end)
@@ -161,4 +162,86 @@ describe("a backfill beside which the table changes", function()
       end))
     end
   end)
+
+  describe("whose table is locked when it counts what is left", function()
+    local function locked(...)
+      project("create table t (id int primary key, v int); insert into t select i from generate_series(1, 100) i",
+        [[table = "t", where = "v is null", set = "v = 1", options = { lock_timeout = "100ms" }]])
+      local child = stopped("backfill.walked:1", ...)
+      local other = db:connect()
+      other:simple "begin; lock table t in access exclusive mode"
+      child:kill("CONT")
+      assert.is_false(child:wait(1500))
+      return child, other
+    end
+
+    it("waits for it", async(function()
+      local child, other = locked()
+      other:simple "rollback"
+      assert.are.equal(0, assert(child:wait(20000)).status)
+    end))
+
+    it("is paused by SIGINT", async(function()
+      local child, other = locked()
+      child:kill("INT")
+      assert.are.equal(130, assert(child:wait(20000)).status)
+      assert.are.same({ "paused" }, db:values "select status from moonbird.backfill where error is null")
+      other:simple "rollback"
+      moonbird(0, "up")
+    end))
+
+    it("ends when its time is over", async(function()
+      local child, other = locked("backfill", "run", "--max-runtime", "5s")
+      assert.are.equal(75, assert(child:wait(20000)).status)
+      assert.are.equal("paused", db:value "select status from moonbird.backfill")
+      other:simple "rollback"
+      moonbird(0, "up")
+    end))
+  end)
+
+  it("is paused by SIGINT while it counts what is left", async(function()
+    project([[create table t (id int primary key, v int); insert into t select i from generate_series(1, 100) i;
+      create function slow() returns bool language plpgsql as $$ begin
+        if current_setting('application_name') not like '%/backfill-_' then perform pg_sleep(60); end if;
+        return true; end $$]],
+      [[table = "t", where = "v is null and slow()", set = "v = 1"]])
+    local child = stopped "backfill.walked:1"
+    db:exec "insert into t values (1000)"
+    child:kill("CONT")
+    helper.eventually("it counts", function()
+      return db:value [[select count(*) from pg_stat_activity where wait_event = 'PgSleep'
+        and datname = current_database()]] > 0
+    end)
+    child:kill("INT")
+    assert.are.equal(130, assert(child:wait(20000)).status)
+    assert.are.same({ "paused" }, db:values "select status from moonbird.backfill where error is null")
+  end))
+
+  it("is not called paused by a run that ends while another one works", async(function()
+    project([[create table t (id int primary key, v int); insert into t select i from generate_series(1, 20000) i;
+      analyze t]], [[table = "t", where = "v is null", set = "v = 1 + 0 * length(pg_sleep(0.002)::text)",
+      options = { min = 50, max = 50, workers = 2 }]])
+    local child = helper.spawn({ "up" }, { cwd = dir, db = db })
+    helper.eventually("it works", function()
+      return db:value "select to_regclass('moonbird.backfill_chunk') is not null"
+        and db:value "select coalesce(sum(rows_seen), 0)::int from moonbird.backfill_chunk" > 100
+    end)
+    moonbird(75, "backfill", "run", "--max-runtime", "1s")
+    assert.is_false(child:wait(0))
+    assert.are.equal("running", db:value "select status from moonbird.backfill")
+    child:kill("INT")
+    assert.are.equal(130, assert(child:wait(20000)).status)
+    assert.are.equal("paused", db:value "select status from moonbird.backfill")
+  end))
+
+  it("is not begun with columns that are not there", async(function()
+    local body = [[table = "t", columns = { "%s" }, transform = function(row) return { v = 1 } end]]
+    project("create table t (id int primary key, v int); insert into t select i from generate_series(1, 100) i",
+      body:format("vv"))
+    has(moonbird(1, "up").stderr, 'no column "vv"')
+    assert.are.equal(0, db:value "select count(*) from moonbird.backfill")
+    project("", body:format("v"))
+    moonbird(0, "up")
+    assert.are.equal(100, db:value "select count(*) from t where v = 1")
+  end))
 end)

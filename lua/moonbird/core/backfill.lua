@@ -278,9 +278,9 @@ function M:poison_items(state, chunk, key, err, most)
     { ("insert into %s.backfill_error (target, version, relation, key, sqlstate, message) "
       .. "select $1, $2, $3, $4::jsonb, $5, $6 where (select count(*) from %s.backfill_error where target = $1 "
       .. "and version = $2 and (relation, key) <> ($3, $4::jsonb)) < $7 "
-      .. "on conflict (target, version, relation, key) do update set tries = backfill_error.tries + 1, sqlstate = excluded.sqlstate, message = excluded.message, "
-      .. "at = clock_timestamp() returning 1"):format(q, q), state.target, state.version, chunk.relation, key,
-      err.sqlstate, err.message, most, n = 7 },
+      .. "on conflict (target, version, relation, key) do update set tries = backfill_error.tries + 1, "
+      .. "sqlstate = excluded.sqlstate, message = excluded.message, at = clock_timestamp() returning 1")
+      :format(q, q), state.target, state.version, chunk.relation, key, err.sqlstate, err.message, most, n = 7 },
   }
 end
 
@@ -321,6 +321,24 @@ function M:status_item(target, version, fields)
     .. "clock_timestamp() end where target = $1 and version = $2"):format(self.quoted), target, version,
     fields.status, fields.run, fields.host, fields.os_user, fields.code, fields.sqlstate, fields.error, fields.want,
     n = 10 }
+end
+
+--- Says where a run left a backfill, unless another one is at work: a chunk bears the mark of its worker, and moved in
+--- the last seconds. The rest between two batches is 5 s at most.
+---@param session moonbird.session
+---@param state moonbird.backfill.state
+---@param fields table as of set_status()
+---@param run string the run that leaves
+---@return true|nil
+---@return moonbird.error? err
+function M:leave(session, state, fields, run)
+  local item = self:status_item(state.target, state.version, fields)
+  item[1] = ("%s and not exists (select from %s.backfill_chunk where target = $1 and version = $2 and not done "
+    .. "and split_part(worker, '/', 1) <> left($11, 12) and updated_at > clock_timestamp() - interval '15 seconds')")
+    :format(item[1], self.quoted)
+  item[12], item.n = run, 11
+  local results, err = session:batch { item }
+  return results and true, err
 end
 
 --- The statement that says that a backfill is done; it changes no row when chunks are left, or when the backfill was

@@ -145,10 +145,11 @@ end
 ---@param session moonbird.session
 ---@param definition moonbird.backfill.definition
 ---@param known? moonbird.backfill.state goes on with the key that was chosen then
+---@param lock? integer milliseconds to wait for a table that is locked (its size is asked for); default no end
 ---@return moonbird.backfill.place|nil
 ---@return moonbird.error? err
-function M.find(target, session, definition, known)
-  local settings = target:settings_item({ lock = 0, statement = 0 }, true)
+function M.find(target, session, definition, known, lock)
+  local settings = target:settings_item({ lock = lock or 0, statement = 0 }, true)
   local results, err = session:batch { settings, { TABLE, definition.table } }
   if not results then
     return nil, err

@@ -37,8 +37,26 @@ local PAUSE = 150
 
 -- The target's own session ---------------------------------------------------------------------------------
 
---- Runs `fn` on the target's session, which may have been lost while the workers were at work.
----@param budget? integer milliseconds for reaching the server; default the option `reconnect`
+--- Sleeps before the next try; nil and why when it is time to stop. Whoever has a budget has stopped already.
+local function rest(job, budget)
+  if budget then
+    return task.sleep(RETRY)
+  end
+  job:check()
+  if job.stopping then
+    return nil, job.stopping
+  end
+  local slept, stop = task.sleep(RETRY)
+  if not slept then
+    job:stop(stop, "paused")
+  end
+  return slept, stop
+end
+
+--- Runs `fn` on the target's session, which may have been lost while the workers were at work. Ends when the time of
+--- the run is over.
+---@param budget? integer milliseconds for reaching the server, whatever the time of the run is; default the option
+---       `reconnect`
 local function insist(job, fn, budget)
   local target = job.target
   local till = task.now() + (budget or job.options.reconnect)
@@ -54,7 +72,7 @@ local function insist(job, fn, budget)
     if err == nil or failure.kind(err) ~= "lost" or failure.hopeless(err) or task.now() >= till then
       return result, err, second
     end
-    local slept, stop = task.sleep(RETRY)
+    local slept, stop = rest(job, budget)
     if not slept then
       return nil, stop
     end
@@ -114,8 +132,9 @@ local function work(job)
 end
 
 --- Looks the table up as it is now: partitions come and go while the backfill works.
-local function look_anew(job)
-  local place, err = key_of.find(job.target, job.target.session, job.def, job.state)
+---@param lock? integer as of key.find()
+local function look_anew(job, lock)
+  local place, err = key_of.find(job.target, job.target.session, job.def, job.state, lock)
   if place then
     job.place, job.texts = place, {}
   end
@@ -151,11 +170,33 @@ end
 
 --- Counts what still matches, in the table as it is now.
 local function count_left(job, sum)
-  local place, err = look_anew(job)
+  local place, err = look_anew(job, job.options.lock_timeout)
   if not place then
     return nil, err
   end
   return verify.count(job, job.target.session, sum.pass_skipped + sum.errors)
+end
+
+--- The same, again and again while a table is locked.
+local function count_unlocked(job, sum)
+  local told = false
+  while true do
+    local left, err = insist(job, function()
+      return count_left(job, sum)
+    end)
+    if err == nil or failure.kind(err) ~= "transient" then
+      return left, err
+    end
+    job.target.session:rollback()
+    if not told then
+      job.run.report:log("info", "what is left can't be counted yet: " .. tostring(err), job.step)
+      told = true
+    end
+    local slept, stop = rest(job)
+    if not slept then
+      return nil, stop
+    end
+  end
 end
 
 --- Rows left that this run does not know of -> integer, "more than that". Those that the transform left alone are known
@@ -215,9 +256,7 @@ local function walk(job)
     end
     job:emit { kind = "verify" }
     local left
-    left, err = insist(job, function()
-      return count_left(job, sum)
-    end)
+    left, err = count_unlocked(job, sum)
     if err then
       return nil, err
     end
@@ -309,16 +348,24 @@ local function finish(job, sum, left)
   end
 end
 
---- Says why it stopped, for whoever looks.
-local function leave(job, err)
-  local state = job.state
-  local fields = { status = job.outcome or "failed" }
-  if fields.status == "failed" then
-    fields.sqlstate, fields.error = err.sqlstate, err.message
+--- What the state is to say of an error.
+local function ending(err, outcome)
+  local status = outcome or failure.kind(err) == "stop" and "paused" or "failed"
+  if status == "failed" then
+    return { status = status, sqlstate = err.sqlstate, error = err.message }
   end
+  return { status = status }
+end
+
+--- Says why it stopped, for whoever looks; not while another process works on it, with this code or other.
+local function leave(job, err)
+  local state, fields = job.state, ending(err, job.outcome)
   job:emit { kind = "stopped", error = err, status = fields.status }
+  if err.code == "checksum" then
+    return
+  end
   local ok, why = insist(job, function()
-    return job.store:set_status(job.target.session, state.target, state.version, fields)
+    return job.store:leave(job.target.session, state, fields, job.run.id)
   end, failure.kind(err) == "lost" and 0 or PARTING)
   if not ok then
     job.run.report:log("debug", "where the backfill stopped could not be noted: " .. tostring(why), job.step)
@@ -373,6 +420,23 @@ function M.job(target, step, store, state, settings)
   return job
 end
 
+-- Goes for a key of whoever only wants to know the table.
+local NO_KEY = { key_columns = {}, key_types = {} }
+
+--- An error for columns that the table does not have: said before a state is made that the mended file would not fit.
+local function lacking(target, def)
+  if def.mode ~= "rows" then
+    return nil
+  end
+  local place, err = key_of.find(target, target.session, def, NO_KEY)
+  if not place then
+    return err
+  end
+  local columns
+  columns, err = rows.columns(target, target.session, place)
+  return err or rows.missing(def, columns, place)
+end
+
 -- Rows up to which a backfill does not count as long.
 M.SMALL = 10000
 
@@ -403,18 +467,25 @@ function M.attempt(target, step, timeouts)
   if not begun then
     return nil, why
   end
-  local state, err = begin.state(target, step, store, settings)
+  local err = lacking(target, step.migration.backfill)
+  if err then
+    return nil, err
+  end
+  local state
+  state, err = begin.state(target, step, store, settings)
   if not state then
     return nil, err
   end
   local job
   job, err = M.job(target, step, store, state, settings)
   if not job then
+    store:leave(target.session, state, ending(err), target.run.id)
     return nil, err
   end
   local sum
   sum, err = totals(job)
   if not sum then
+    leave(job, err)
     return nil, err
   end
   job.all_done = state.resumed and sum.chunks_done == sum.chunks
@@ -423,6 +494,7 @@ function M.attempt(target, step, timeouts)
   if settings.throttle then
     job.throttle, err = settings.throttle(job)
     if err then
+      leave(job, err)
       return nil, err
     end
   end
