@@ -111,6 +111,22 @@ describe("a backfill in trouble", function()
     assert.are.equal(500, db:value "select count(*) from log")
   end))
 
+  it("does not take rows for done that a trigger keeps as they were", async(function()
+    local FIXED = "options = { min = 100, max = 100, start = 100 }"
+    project(ROWS:format(500) .. [[create function keep() returns trigger language plpgsql as $$ begin
+        if new.id in (123, 124) then return null; end if; return new; end $$;
+      create trigger keep before update on users for each row execute function keep();]],
+      TRANSFORM:format("", "return { hits = row.hits + 1 }") .. FIXED)
+    local result = moonbird({ "up" }, 1)
+    has(result.stderr, "2 of 100 rows of public.users that the transform returned values for were not written")
+    has(result.stderr, "a trigger that returns NULL")
+    assert.are.equal(100, db:value "select sum(hits)::int from users")
+    project(nil, TRANSFORM:format("", "return row.id ~= 123 and row.id ~= 124 and { hits = row.hits + 1 } or nil")
+      .. FIXED)
+    moonbird { "up", "--adopt" }
+    assert.are.equal(498, db:value "select sum(hits)::int from users")
+  end))
+
   it("can't write a generated column, and says so", async(function()
     project([[create table users (id bigint primary key, hits int not null default 0,
       twice int generated always as (hits * 2) stored); insert into users select i from generate_series(1, 100) i;]],

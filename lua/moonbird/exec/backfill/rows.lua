@@ -111,6 +111,14 @@ local function fail(pass, err)
   error(pass.failure, 0)
 end
 
+--- An error for rows that a part should have changed and did not: they would count as done.
+local function unwritten(pass, sent, written)
+  return error_.new("backfill", ("%d of %d rows of %s that the transform returned values for were not written"):format(
+    sent - written, sent, pass.job.place.name), { hint = "they are locked, so nobody else changed them meanwhile: a "
+    .. "trigger that returns NULL, a rule or row security keeps the server from it, or the transform deleted them "
+    .. "itself; where that is meant, let it return nil for them" })
+end
+
 --- Waits for the part that was sent.
 local function land(pass)
   local pending = pass.pending
@@ -120,7 +128,11 @@ local function land(pass)
       fail(pass, pending.err)
     end
     pass.pending = nil
-    pass.changed = pass.changed + pending.results[1]:affected()
+    local written = pending.results[1]:affected()
+    if written ~= pending.sent then
+      fail(pass, unwritten(pass, pending.sent, written))
+    end
+    pass.changed = pass.changed + written
   end
 end
 
@@ -132,7 +144,7 @@ local function send(pass)
       { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" }))
   end
   failpoint("backfill.transformed")
-  local pending = {}
+  local pending = { sent = written.count }
   local ok, err = session:batch_ahead({ written:item(pass.chunk, pass.result) }, pending)
   if not ok then
     fail(pass, err)
