@@ -115,6 +115,30 @@ describe("a backfill", function()
     end))
   end)
 
+  it("says that it works when it goes on after its connection was lost in a pause", async(function()
+    project(4000, "min = 20, max = 20, start = 20", "hits = hits + 1 + 0 * length(pg_sleep(0.0005)::text)")
+    local child = spawn()
+    backfills.works(db, 100)
+    local function status()
+      return db:value "select status from moonbird.backfill"
+    end
+    moonbird(0, "backfill", "pause", "2")
+    helper.eventually("it is paused", function()
+      return status() == "paused"
+    end)
+    -- All at once: no look may come between the loss and the word to go on.
+    db:exec [[begin; update moonbird.backfill set want = 'run';
+      select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%/backfill-_'
+        and datname = current_database(); commit]]
+    local at = backfills.seen(db)
+    helper.eventually("it goes on", function()
+      return backfills.seen(db) > at
+    end)
+    assert.are.equal("running", status())
+    backfills.finish(child)
+    backfills.once(db, 4000)
+  end))
+
   it("takes more workers and fewer of them while it works", async(function()
     project(20000, "min = 20, max = 20, start = 20, workers = 2", "hits = hits + 1 + 0 * length(pg_sleep(0.0005)::text)")
     local child = spawn()

@@ -68,6 +68,31 @@ describe("a backfill's throttle", function()
     backfills.once(db, 2000)
   end))
 
+  it("says stop also after a pause, and outside its window nothing is done", async(function()
+    local hour = db:value "select extract(hour from clock_timestamp() at time zone 'UTC')::int"
+    local from, to = (hour + 2) % 24, (hour + 4) % 24
+    project(2000, ("between = '%02d:00-%02d:00', time_zone = 'UTC', min = 10, max = 20, workers = 2"):format(from, to))
+    local child = spawn()
+    helper.eventually("it waits for its window", function()
+      return throttle_of(db).level == "stop"
+    end)
+    for _ = 1, 2 do
+      moonbird(0, "backfill", "pause", "2")
+      helper.eventually("it is paused", function()
+        return throttle_of(db).status == "paused"
+      end)
+      moonbird(0, "backfill", "resume", "2")
+      helper.eventually("it goes on", function()
+        return throttle_of(db).status == "running"
+      end)
+      task.sleep(700)
+      assert.are.equal(0, backfills.seen(db))
+    end
+    moonbird(0, "backfill", "throttle", "2", "between=any")
+    backfills.finish(child)
+    backfills.once(db, 2000)
+  end))
+
   it("ends with 75 when its time is over while it waits", async(function()
     local hour = db:value "select extract(hour from clock_timestamp() at time zone 'UTC')::int"
     project(2000, ("between = '%02d:00-%02d:00', time_zone = 'UTC'"):format((hour + 2) % 24, (hour + 3) % 24))
@@ -97,6 +122,41 @@ describe("a backfill's throttle", function()
     backfills.finish(child)
     backfills.once(db, 3000)
     assert.are.equal(1, db:value "select count(*) from switch")
+  end))
+
+  it("asks it with the search_path of the configuration", async(function()
+    project(300, [[throttle = function(db)
+      if db:value("select count(*) from queue") > 0 then return "stop", "the queue is long" end
+      return "ok"
+    end]])
+    db:exec "create schema app; create table app.queue (n int)"
+    helper.write(dir, { ["moonbird.lua"] = "return { search_path = { \"app\", \"public\" } }" })
+    moonbird(0, "backfill", "run")
+    backfills.once(db, 300)
+  end))
+
+  it("asks it in the database and the schema of the tenant", async(function()
+    local databases = { helper.database(), helper.database() }
+    local own = {}
+    for i, one in ipairs(databases) do
+      one:exec(("create schema app; create table app.mine as select %d as n, false as seen"):format(i))
+      own[i] = ("{ name = 'own%d', database = '%s', schema = 'app', vars = { n = %d } }"):format(i, one.name, i)
+    end
+    dir = helper.project {
+      ["moonbird.lua"] = ("return { tenants = { source = tenants.list { %s } } }"):format(table.concat(own, ", ")),
+      ["migrations/002_see.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+        backfill = { table = "mine", where = "not seen", set = "seen = true", options = { throttle = function(db)
+          if db:value("select n from mine") ~= db.target.vars.n then return "stop", "another's database" end
+          return "ok"
+        end } } }]] }
+    moonbird(0, "backfill", "run", "--max-runtime", "20s")
+    for _, one in ipairs(databases) do
+      assert.is_true(one:value "select seen from app.mine")
+      helper.eventually("nobody asks any more", function()
+        return one:value [[select count(*) from pg_stat_activity where application_name like '%throttle'
+          and datname = current_database()]] == 0
+      end)
+    end
   end))
 
   it("waits when the function fails, and says why", async(function()

@@ -22,6 +22,7 @@ local task = require "moonbird.core.task"
 ---       turn and for batches under way. false: ask again, and why if that is worth telling.
 ---@field ended fun(self) a batch that was let through is over, whatever came of it
 ---@field configure fun(self, options: table)|nil options were changed from another terminal
+---@field resumed fun(self)|nil a worker that somebody had told to wait may go on
 ---@field close fun(self)|nil
 
 ---@class moonbird.backfill.event
@@ -49,6 +50,7 @@ local task = require "moonbird.core.task"
 ---@field outcome string|nil the status that follows from stopping
 ---@field density number|nil rows of a block, for tables without a key
 ---@field told { level: string, at: integer }|nil the last line of the log about the throttle
+---@field paused boolean|nil its state says "paused" until a worker goes on
 ---@field grow fun()|nil starts the workers that are missing
 local M = {}
 M.__index = M

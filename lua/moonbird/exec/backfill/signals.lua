@@ -18,6 +18,9 @@ local M = {}
 -- Milliseconds: how often a sampler looks whether somebody wants a sample now; how long a statement of it may take.
 local TICK, STATEMENT_MS = 20, 4000
 
+-- How long it may wait for a lock.
+local LOCK_MS = 1000
+
 -- How long a worker waits for a sample near a limit; then it goes on to ask, as while it is stopped.
 local FRESH_MS = 2000
 
@@ -29,6 +32,7 @@ local servers = {}
 
 ---@class moonbird.backfill.sampler
 ---@field handles table<moonbird.backfill.throttle, true>
+---@field elsewhere table<string, moonbird.session> by database: where backfills' own functions are asked
 local Sampler = {}
 Sampler.__index = Sampler
 
@@ -39,6 +43,21 @@ end
 
 -- Asking --------------------------------------------------------------------------------------------------
 
+local function open(run)
+  local session, err = run:connect("backfill-throttle")
+  if not session then
+    return nil, err
+  end
+  local _
+  _, err = session:query(("select set_config('statement_timeout', '%dms', false), set_config('lock_timeout', '%dms', "
+    .. "false)"):format(STATEMENT_MS, LOCK_MS))
+  if err then
+    session:close()
+    return nil, err
+  end
+  return session
+end
+
 local function connect(self)
   if self.session and not self.session.doomed then
     return true
@@ -47,46 +66,82 @@ local function connect(self)
     self.session:close()
     self.session = nil
   end
-  local session, err = self.run:connect("backfill-throttle")
-  if not session then
-    return nil, err
+  local err
+  self.session, err = open(self.run)
+  return self.session and true, err
+end
+
+--- A session in a backfill's own database. Where that is not the sampler's it is kept beside it.
+local function session_for(self, job)
+  local database = job.run.params.dbname
+  if database == self.run.params.dbname then
+    return self.session
   end
-  local _
-  _, err = session:query(("select set_config('statement_timeout', '%dms', false), set_config('lock_timeout', '1s', "
-    .. "false)"):format(STATEMENT_MS))
-  if err then
-    session:close()
-    return nil, err
+  local session, err = self.elsewhere[database], nil
+  if not session or session.doomed then
+    if session then
+      session:close()
+    end
+    session, err = open(job.run)
+    self.elsewhere[database] = session
   end
-  self.session = session
-  return true
+  return session, err
+end
+
+--- Closes the sessions in databases whose backfills are gone; all of them when the sampler ends.
+local function leave_databases(self)
+  local used = {}
+  for handle in pairs(self.closed and {} or self.handles) do
+    used[handle.job.run.params.dbname] = true
+  end
+  for database, session in pairs(self.elsewhere) do
+    if not used[database] then
+      self.elsewhere[database] = nil
+      session:close()
+    end
+  end
 end
 
 local LEVELS = { ok = true, slow = true, stop = true }
 
---- Asks a backfill's own function, in a transaction that can only read.
-local function own_answer(self, handle)
-  local fn = handle.decision.options.throttle
-  if type(fn) ~= "function" then
-    return nil
-  end
-  local job = handle.job
-  local _, err = self.session:query("begin isolation level read committed read only")
+--- Calls a backfill's own function in a transaction that can only read and finds what the backfill's batches find.
+---@return boolean ok
+---@return any level or the error
+---@return any reason
+local function call(session, job, fn)
+  local target = job.target
+  local _, err = session:batch { { "begin isolation level read committed read only" },
+    target:settings_item({ lock = LOCK_MS, statement = STATEMENT_MS }, true) }
   local ok, level, reason = false, err, nil
   if not err then
-    local target = job.target
-    local handle_of_db = db_of.new { session = self.session,
+    local handle_of_db = db_of.new { session = session,
       target = { name = target.name, schema = target.schema, vars = target.vars },
       log = function(severity, message)
         job.run.report:log(severity, message, job.step)
       end }
     ok, level, reason = sandbox.run { fn = fn, args = { handle_of_db }, name = job.step.migration.file }
   end
-  local doomed = self.session.doomed
-  self.session:rollback()
-  if doomed then
-    error(doomed, 0)
-  elseif not ok then
+  return ok, level, reason
+end
+
+--- Asks a backfill's own function.
+local function own_answer(self, handle)
+  local fn = handle.decision.options.throttle
+  if type(fn) ~= "function" then
+    return nil
+  end
+  local session, err = session_for(self, handle.job)
+  local ok, level, reason = false, err, nil
+  if session then
+    ok, level, reason = call(session, handle.job, fn)
+    local doomed = session.doomed
+    session:rollback()
+    if doomed and session == self.session then
+      error(doomed, 0)
+    end
+    ok, level = ok and not doomed, doomed or level
+  end
+  if not ok then
     return { level = "stop", reason = "its throttle function failed: " .. (level.message or tostring(level)) }
   elseif not LEVELS[level] then
     return { level = "stop", reason = ("its throttle function returned %s, not \"ok\", \"slow\" or \"stop\"")
@@ -128,7 +183,7 @@ end
 
 --- While no batch runs nobody reads what other terminals want: it is read here.
 local function read_wishes(self, handle)
-  local job = handle.job
+  local job, resumed = handle.job, handle.resumed_times
   handle.held = false
   if handle.decision.level ~= "stop" or not reaches(self, job) then
     return
@@ -138,7 +193,8 @@ local function read_wishes(self, handle)
   local row = result and result:row(1)
   if row then
     job:limit(row.limits)
-    handle.held = row.want ~= "run" -- the worker's next batch meets it
+    -- The next batch meets it. A worker that has seen "run" while this was being read knows better.
+    handle.held = row.want ~= "run" and handle.resumed_times == resumed
   end
 end
 
@@ -243,7 +299,10 @@ local function loop(self)
     elseif self.session and watched(self) then
       self:ask(probe)
     end
+    leave_databases(self)
   end
+  self.closed = true
+  leave_databases(self)
   if self.session then
     self.session:close()
     self.session = nil
@@ -303,9 +362,14 @@ local function rest(self)
   return true
 end
 
+--- A worker that was held may go on.
+function Handle:resumed()
+  self.held, self.resumed_times = false, self.resumed_times + 1
+end
+
 --- Lets one batch through, after a rest where others need the server. Near the limit of a standby it waits until no
 --- other batch is under way on the server, and for a look at the standby after that: so it can't be over its limit by
---- more than this one.
+--- more than this one. While somebody wants the backfill to wait or to end the batch is there to be told so.
 ---@return boolean admitted false: ask for the verdict again
 ---@return string|nil reason why it could not be seen
 function Handle:admit()
@@ -329,6 +393,7 @@ function Handle:admit()
       return false
     end
   end
+  self.held = false -- one is enough: the next would find nothing in its way when the first was told "run"
   server:began(task.now())
   self.admitted = self.admitted + 1
   return true
@@ -375,7 +440,7 @@ local function sampler_of(run)
   local key = key_of(run)
   local sampler = servers[key]
   if not sampler then
-    sampler = setmetatable({ key = key, run = run, handles = {}, told = {}, kept = 0, decisions = {},
+    sampler = setmetatable({ key = key, run = run, handles = {}, elsewhere = {}, told = {}, kept = 0, decisions = {},
       server = server_of.new() }, Sampler)
     servers[key] = sampler
     sampler.task = task.spawn(loop, sampler)
@@ -409,7 +474,8 @@ function M.throttle(job)
     decision = throttle_of.new(job.options, sampler.server)
     sampler.decisions[name] = decision
   end
-  local handle = setmetatable({ job = job, sampler = sampler, decision = decision, admitted = 0 }, Handle)
+  local handle = setmetatable({ job = job, sampler = sampler, decision = decision, admitted = 0,
+    resumed_times = 0 }, Handle)
   job.database = job.run.params.dbname
   sampler.handles[handle] = true
   handle.wanted = true

@@ -28,12 +28,42 @@ function M.pause(job, ms)
   end
 end
 
+--- Says in the state that it is paused, once for all workers and whatever becomes of a connection.
+local function begin_pause(worker)
+  local job = worker.job
+  if job.paused then
+    return true
+  end
+  job.paused = true
+  job:emit { kind = "paused", worker = worker.index }
+  local ok, err = job.store:set_status(worker.session, job.state.target, job.state.version, { status = "paused" })
+  job.paused = ok
+  return ok, err
+end
+
+--- Says in the state that it works again, where it said that it is paused.
+local function end_pause(worker)
+  local job = worker.job
+  if job.throttle and job.throttle.resumed then
+    job.throttle:resumed()
+  end
+  if not job.paused then
+    return true
+  end
+  local ok, err = job.store:set_status(worker.session, job.state.target, job.state.version, { status = "running" })
+  if ok and job.paused then -- else another worker was faster
+    job.paused = nil
+    job:emit { kind = "resumed", worker = worker.index }
+  end
+  return ok, err
+end
+
 --- Somebody said "pause" or "cancel" in another terminal, or works with other code: waits for "run".
 ---@param worker moonbird.backfill.worker
 ---@return true|nil
 ---@return moonbird.error? err
 function M.hold(worker)
-  local job, session, told = worker.job, worker.session, false
+  local job, session = worker.job, worker.session
   while not job.stopping do
     local state, err = job.store:find(session, job.state.target, job.state.version)
     if not state then
@@ -46,23 +76,13 @@ function M.hold(worker)
         { hint = "what was committed stays; --restart begins anew" }), "cancelled")
       return true
     elseif state.want == "run" then
-      if told then
-        job:emit { kind = "resumed", worker = worker.index }
-        return job.store:set_status(session, job.state.target, job.state.version, { status = "running" })
-      end
-      return true
-    end
-    if not told then
-      told = true
-      job:emit { kind = "paused", worker = worker.index }
-      local ok
-      ok, err = job.store:set_status(session, job.state.target, job.state.version, { status = "paused" })
-      if not ok then
-        return nil, err
-      end
+      return end_pause(worker)
     end
     local ok
-    ok, err = M.pause(job, POLL)
+    ok, err = begin_pause(worker)
+    if ok then
+      ok, err = M.pause(job, POLL)
+    end
     if not ok then
       return nil, err
     end

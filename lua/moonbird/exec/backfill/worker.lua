@@ -113,7 +113,14 @@ local function lost(self, err)
   if not ok then
     return nil, why
   end
-  return connect(self)
+  ok, why = connect(self)
+  if ok and self.job.paused then -- lost in a pause: somebody has to take "paused" off the state
+    ok, why = waits.hold(self)
+    if not ok and failure.kind(why) == "lost" then
+      return lost(self, why)
+    end
+  end
+  return ok, why
 end
 
 --- Closes the connection.
