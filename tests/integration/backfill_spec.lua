@@ -321,6 +321,33 @@ drop domain percent;
       has(moonbird({ "up" }, 1).stderr, "no unique index over (a)")
     end))
 
+    for _, kind in ipairs {
+      { "jsonb", "select to_jsonb(i) from generate_series(1, 300) i union all values ('null'::jsonb), ('\"a\"')" },
+      { "int[]", "select array[i, i] from generate_series(1, 300) i" },
+      { "pair", "select row(i, i)::pair from generate_series(1, 300) i" },
+      { "ints", "select array[i, i] from generate_series(1, 300) i" } } do
+      it("that no cursor can hold: of " .. kind[1], async(function()
+        write { ["001_users.sql"] = ("-- migrate:up\ncreate type pair as (a int, b int);\ncreate domain ints as int[];\n"
+          .. "create table users (id %s primary key, n int not null default 0, hits int not null default 0);\n"
+          .. "insert into users (id) %s;\n-- migrate:down\n"):format(kind[1], kind[2]), ["002_count.lua"] = backfill(COUNT) }
+        local said = moonbird({ "up" }, 1).stderr
+        has(said, "can't be walked along its key: column id is of type " .. (kind[1] == "int[]" and "integer[]" or kind[1]))
+        has(said, "name another key")
+        write { ["002_count.lua"] = backfill(COUNT .. [[, key = "id", where = "hits = 0"]]) }
+        has(moonbird({ "up" }, 1).stderr, "can't be walked along its key")
+        write { ["002_count.lua"] = backfill(COUNT .. [[, where = "hits = 0"]]) }
+        moonbird { "up" }
+        assert.are.equal(0, db:value "select count(*) from users where hits <> 1")
+        assert.are.equal("", db:value "select array_to_string(key_columns, ',') from moonbird.backfill")
+        moonbird({ "repair", "2", "--mark", "reverted", "--reason", "a test" })
+        db:exec "update users set hits = 0, n = ('x' || substr(md5(id::text), 1, 7))::bit(28)::int; create unique index on users (n)"
+        write { ["002_count.lua"] = backfill(COUNT) }
+        moonbird { "up" }
+        assert.are.equal(0, db:value "select count(*) from users where hits <> 1")
+        assert.are.equal("n", db:value "select array_to_string(key_columns, ',') from moonbird.backfill")
+      end))
+    end
+
     it("of every leaf", async(function()
       walks([[create table users (region int, id bigint, hits int not null default 0, primary key (region, id)) partition by list (region);
         do $$ begin for i in 1 .. 100 loop execute format('create table users_%s partition of users for values in (%s)', i, i); end loop; end $$;
@@ -540,6 +567,44 @@ drop schema "My Schema" cascade;
       assert.are.equal(499, db:value "select sum(hits) from users")
       moonbird { "up", "--adopt" }
       backfills.once(db, 1000)
+    end))
+  end)
+
+  describe("whose code was changed, goes on with --adopt", function()
+    --- Begins, with a row that ends it half way, and gives what was changed.
+    local function begun(ddl, body)
+      write { ["001_users.sql"] = ddl, ["002_count.lua"] = backfill(body) }
+      moonbird({ "up" }, 1)
+    end
+
+    local function refused(body, why)
+      write { ["002_count.lua"] = backfill(body) }
+      local before = db:value "select sum(hits) from users"
+      has(moonbird({ "up", "--adopt" }, 1).stderr, why)
+      assert.are.equal(before, db:value "select sum(hits) from users")
+    end
+
+    it("only on the same table, along the same key, which it leaves alone", async(function()
+      begun(base(1000), [[table = "users", set = "hits = hits + 1 / (id <> 500)::int", ]] .. SMALL)
+      db:exec "create table other as select * from users; alter table other add primary key (id)"
+      refused([[table = "other", set = "hits = hits + 1"]], "walks over public.other, and the backfill began on public.users")
+      refused([[table = "users", key = "login", set = "hits = hits + 1"]],
+        "walks along (login), and the backfill began along (id)")
+      refused([[table = "users", set = "id = id + 10000, hits = hits + 1"]], "writes the key column \"id\"")
+      assert.are.equal(0, db:value "select count(*) from other where hits > 1")
+      write { ["002_count.lua"] = backfill [[table = "users", key = "id", columns = { "hits" },
+        transform = function(row) return { hits = row.hits + 1 } end]] }
+      moonbird { "up", "--adopt" }
+      backfills.once(db, 1000)
+    end))
+
+    it("without a key only with a where", async(function()
+      begun((base(1000):gsub("primary key", "")), [[table = "users", where = "hits = 0", set = "hits = 1 / (id <> 500)::int", ]]
+        .. SMALL)
+      refused(COUNT, "has no `where`")
+      write { ["002_count.lua"] = backfill(COUNT .. [[, where = "hits = 0"]]) }
+      moonbird { "up", "--adopt" }
+      assert.are.equal(1000, db:value "select count(*) from users where hits = 1")
     end))
   end)
 

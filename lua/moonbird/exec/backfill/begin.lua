@@ -129,6 +129,31 @@ local function changed_code(step, state)
       .. "anew"):format(state.run:sub(1, 8)) })
 end
 
+local function other_walk(step, message, hint)
+  return error_.new("backfill", message, { file = step.migration.file, migration = step.migration.id, hint = hint
+    or "restore the file and go on, or --restart to begin anew" })
+end
+
+--- Whether new code can go on where the old came to: the chunks that are there must be its own, too -> error.
+local function adoptable(target, step, state)
+  local def = step.migration.backfill
+  local place, err = key_of.find(target, target.session, def, state)
+  if not place then
+    return err
+  elseif place.name ~= state.relation then
+    return other_walk(step, ("the new code walks over %s, and the backfill began on %s"):format(place.name,
+      state.relation))
+  elseif def.key and table.concat(def.key, "\0") ~= table.concat(state.key_columns, "\0") then
+    return other_walk(step, ("the new code walks along (%s), and the backfill began along %s"):format(
+      table.concat(def.key, ", "), state.key_columns[1] and "(" .. table.concat(state.key_columns, ", ") .. ")"
+      or "no key"))
+  elseif place.key.ctid and not def.where then
+    return other_walk(step, ("the backfill walks over %s without a key, and the new code has no `where`"):format(
+      place.name), key_of.NEEDS_WHERE)
+  end
+  return moves_key(def, place)
+end
+
 --- The state to work from: found or made.
 ---@param target moonbird.target
 ---@param step moonbird.step
@@ -163,8 +188,11 @@ function M.state(target, step, store, settings)
   elseif state.want == "cancel" then
     return nil, error_.new("backfill", "the backfill was cancelled", { migration = step.migration.id,
       hint = "--restart begins anew" })
-  elseif state.code ~= code and not settings.adopt then
-    return nil, changed_code(step, state)
+  elseif state.code ~= code then
+    err = not settings.adopt and changed_code(step, state) or adoptable(target, step, state)
+    if err then
+      return nil, err
+    end
   end
   local facts = target.run.facts
   local ok

@@ -3,6 +3,9 @@
 -- The key is the primary key, else a unique index without a predicate or an expression over columns that are not
 -- null. Its index must be a plain b-tree that runs one way in the columns' own collations: then `(a, b) > (x, y)
 -- order by a, b limit n` is one walk along it. A table without such a key is walked by ctid.
+--
+-- Cursors are JSON of the key's values, read back as text (M.values). What JSON writes as a document of its own does
+-- not come back that way, and is no key here: jsonb, arrays, rows, and types that have a cast to json.
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
 local literal = require "moonbird.core.literal"
@@ -45,11 +48,21 @@ local LEAVES = [[
   where c.relkind <> 'p' order by c.oid]]
 
 local KEYS = [[
+  with recursive plain(type, base) as (
+    select oid, oid from pg_type where typbasetype = 0
+    union all select t.oid, p.base from pg_type t join plain p on t.typbasetype = p.type)
   select i.indrelid::bigint as relation, i.indisprimary as primary_key,
          (select json_agg(json_build_array(a.attname, quote_ident(a.attname), format_type(a.atttypid, -1)) order by k.n)
           from unnest(i.indkey::int2[]) with ordinality k(attnum, n)
           join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-          where k.n <= i.indnkeyatts)::text as columns
+          where k.n <= i.indnkeyatts)::text as columns,
+         (select min(format('column %s is of type %s', quote_ident(a.attname), format_type(a.atttypid, -1)))
+          from unnest(i.indkey::int2[]) with ordinality k(attnum, n)
+          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+          join plain p on p.type = a.atttypid join pg_type t on t.oid = p.base
+          where k.n <= i.indnkeyatts and (t.typcategory = 'A' or t.typtype = 'c'
+            or t.oid in ('json'::regtype, 'jsonb'::regtype) or exists (select from pg_cast c
+              where c.castsource = t.oid and c.casttarget = 'json'::regtype))) as unfit
   from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am m on m.oid = x.relam and m.amname = 'btree'
   where i.indrelid = any ($1::oid[]) and i.indisunique and i.indisvalid and i.indisready
     and i.indpred is null and i.indexprs is null
@@ -60,6 +73,8 @@ local KEYS = [[
          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
          join pg_opclass opc on opc.oid = k.class where k.n <= i.indnkeyatts)
   order by i.indisprimary desc, i.indnkeyatts, x.relname]]
+
+M.NEEDS_WHERE = "without a key rows are found by their place, which an update changes: `where` has to tell what is done"
 
 --- A key from its columns and types.
 ---@param columns string[] empty: ctid
@@ -103,28 +118,43 @@ local function names_of(columns)
   return names
 end
 
---- The first key of a table that fits: any, or the one over these columns.
+--- The first key of a table that fits: any, or the one over these columns -> nil and, where there is one that can't be
+--- written down, why.
 local function choose(keys, oid, wanted)
+  local unfit
   for _, row in ipairs(keys) do
     if row.relation == oid and (not wanted or same(row.columns, wanted)) then
-      return row
+      if not row.unfit then
+        return row
+      end
+      unfit = unfit or row.unfit
     end
   end
+  return nil, unfit
+end
+
+local function no_key(place, definition, unfit)
+  if unfit and (definition.key or not definition.where) then
+    return refuse(("table %s can't be walked along its key: %s"):format(place.name, unfit),
+      "where a batch ended can't be written down for jsonb, arrays and rows: name another key, key = { ... }"
+      .. (definition.key and ", or none" or "") .. "; without a key `where` has to tell what is done")
+  elseif definition.key then
+    return refuse(("table %s has no unique index over (%s), all of it not null"):format(place.name,
+      table.concat(definition.key, ", ")),
+      "a key is the columns of a unique b-tree index without a predicate, in its order; without `key` one is found")
+  elseif not definition.where then
+    return refuse(("table %s has no key, and the backfill no `where`"):format(place.name), M.NEEDS_WHERE)
+  end
+  return M.of({}, {})
 end
 
 local function choose_key(place, keys, definition)
-  local first = choose(keys, place.oid, definition.key) or choose(keys, place.leaves[1] and place.leaves[1].oid,
-    definition.key)
+  local first, unfit = choose(keys, place.oid, definition.key)
   if not first then
-    if definition.key then
-      return refuse(("table %s has no unique index over (%s), all of it not null"):format(place.name,
-        table.concat(definition.key, ", ")),
-        "a key is the columns of a unique b-tree index without a predicate, in its order; without `key` one is found")
-    elseif not definition.where then
-      return refuse(("table %s has no key, and the backfill no `where`"):format(place.name),
-        "without a key rows are found by their place, which an update changes: `where` has to tell what is done")
-    end
-    return M.of({}, {})
+    first = choose(keys, place.leaves[1] and place.leaves[1].oid, definition.key)
+  end
+  if not first then
+    return no_key(place, definition, unfit)
   end
   local wanted = names_of(first.columns)
   for _, leaf in ipairs(place.leaves) do
