@@ -175,6 +175,23 @@ describe("a backfill", function()
     assert.are.equal(20000, backfills.seen(db))
   end))
 
+  it("goes on without a worker that gets no connection", async(function()
+    project(2000, "min = 20, max = 20, start = 20, workers = 2, reconnect = '500ms'",
+      "hits = hits + 1 + 0 * length(pg_sleep(0.0002)::text)")
+    local role = "few_" .. db.name
+    -- For the target, the throttle and one worker.
+    db:exec(("create role %s login connection limit 3; grant all on database %s to %s"):format(role, db.name, role))
+    helper.defer(function()
+      db:exec(("drop owned by %s; drop role %s"):format(role, role))
+    end)
+    db:exec(("grant all on schema public, moonbird to %s; grant all on all tables in schema public, moonbird to %s; "
+      .. "grant all on all sequences in schema moonbird to %s"):format(role, role, role))
+    local result = helper.ok({ "backfill", "run" },
+      { cwd = dir, db = { url = db.url:gsub("//[^/@]*@", "//" .. role .. "@") } })
+    has(result.stderr, "got no connection and ends, the others go on")
+    backfills.once(db, 2000)
+  end))
+
   it("does not end before its last chunk is done when there are fewer workers than began it", async(function()
     -- Worker 2 is slow: worker 1 has done all the others and ended when there is to be only one.
     project(4000, "min = 20, max = 20, start = 20, workers = 2", "hits = hits + 1 + 0 * length(pg_sleep("

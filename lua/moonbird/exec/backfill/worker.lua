@@ -336,6 +336,18 @@ local function go(self)
   return true
 end
 
+--- Whether the others go on without this worker, which got no connection: there may be as many as the server or the
+--- role allows. They take over its chunk once it has ended; the last one that gets none ends the backfill.
+local function dispensable(self, err)
+  if not self.gone or failure.kind(err) ~= "lost" or failure.hopeless(err) or self.losses > LOSSES
+    or #others(self) == 0 then
+    return false
+  end
+  self.job.run.report:log("warn", ("worker %d got no connection and ends, the others go on: %s"):format(self.index,
+    err.message), self.job.step)
+  return true
+end
+
 --- Works until there is nothing left to do; stops the whole backfill when it can't go on.
 function M:run()
   local ok, done, err = xpcall(go, function(raised)
@@ -346,7 +358,7 @@ function M:run()
   if not ok then
     done, err = nil, done
   end
-  if not done then
+  if not done and not dispensable(self, err) then
     self.job:stop(err, "failed")
   end
   if self.session then
