@@ -15,6 +15,8 @@ M.__index = M
 
 local LIVE_MS, LINE_MS = 100, 5000
 local BAR = 24
+-- Seconds without a batch after which nobody may be at work any more.
+local SILENT_S = 60
 -- The rate is smoothed over about so many milliseconds.
 local WINDOW = 5000
 
@@ -23,7 +25,7 @@ local WINDOW = 5000
 ---@param tell? { event: fun(job: table, event: table) } what else is told of each event, as lines of the log
 ---@return moonbird.report.backfill
 function M.new(report, tell)
-  return setmetatable({ report = report, tell = tell, told = task.now(), shown = 0, jobs = {}, count = 0 }, M)
+  return setmetatable({ report = report, tell = tell, told = task.now(), shown = 0, meters = {}, count = 0 }, M)
 end
 
 --- Rows for people: "950", "12.3k", "4.1M".
@@ -38,14 +40,23 @@ function M.rows(n)
   return n < 1e9 and ("%.1fM"):format(n / 1e6) or ("%.1fG"):format(n / 1e9)
 end
 
+--- A backfill's meter. Tenants take turns, and each turn is a job of its own: the meter is the backfill's.
 local function meter(self, job)
-  local one = self.jobs[job]
+  local name = ("%s\0%d"):format(job.target.name, job.step.migration.version)
+  local one = self.meters[name]
   if not one then
     one = { seen = 0, base = 0, at = task.now(), rate = nil, level = "ok" }
-    self.jobs[job] = one
+    self.meters[name] = one
     self.count = self.count + 1
   end
+  one.job = job
   return one
+end
+
+--- It begins, or goes on in another turn.
+local function begin(one, rows)
+  one.base, one.seen, one.ended = rows, 0, nil
+  one.at, one.fresh = task.now(), 0
 end
 
 local function measure(one, rows)
@@ -76,15 +87,16 @@ end
 
 local function sum(self)
   local total = { rows = 0, total = 0, rate = 0, batch = 0, running = 0 }
-  for job in pairs(self.jobs) do
-    local n = numbers(self, job)
-    total.rows, total.total, total.rate = total.rows + n.rows, total.total + n.total, total.rate + (n.rate or 0)
+  for _, one in pairs(self.meters) do
+    local n = numbers(self, one.job)
+    total.rows, total.total = total.rows + n.rows, total.total + n.total
+    total.rate = total.rate + (not one.ended and n.rate or 0)
     total.batch = math.max(total.batch, n.batch)
     total.lag_bytes = n.lag_bytes and math.max(n.lag_bytes, total.lag_bytes or 0) or total.lag_bytes
-    if n.throttle ~= "ok" and total.throttle ~= "stop" then
+    if not one.ended and n.throttle ~= "ok" and total.throttle ~= "stop" then
       total.throttle, total.reason = n.throttle, n.reason
     end
-    total.running = total.running + (self.jobs[job].ended and 0 or 1)
+    total.running = total.running + (one.ended and 0 or 1)
   end
   total.share = total.total > 0 and math.min(1, total.rows / total.total) or 0
   total.eta_ms = total.rate > 0 and math.floor(math.max(0, total.total - total.rows) / total.rate * 1000) or nil
@@ -168,9 +180,10 @@ function M:event(job, what)
       error = what.error and what.error.message, sqlstate = what.error and what.error.sqlstate })
   end
   if what.kind == "start" then
+    begin(one, 0)
     keep_showing(self, job)
   elseif what.kind == "resume" then
-    one.base = what.rows or 0
+    begin(one, what.rows or 0)
     keep_showing(self, job)
   elseif what.kind == "batch" then
     measure(one, what.rows)
@@ -179,6 +192,7 @@ function M:event(job, what)
     one.ended = true
     if one.ticker then
       one.ticker:cancel()
+      one.ticker = nil
     end
     self.report:finish()
   end
@@ -214,11 +228,12 @@ end
 ---@param row table
 ---@return string
 function M.status(row)
-  if row.want == "cancel" and row.status ~= "cancelled" then
-    return "cancelling"
+  if row.want == "cancel" and row.status ~= "done" then
+    -- Who is at work ends in the next batch, or in a moment where it waits; else there is nobody to wait for.
+    return row.status == "running" and (row.idle_s or 0) <= SILENT_S and "cancelling" or "cancelled"
   elseif row.want == "pause" and row.status == "running" then
     return "pausing"
-  elseif row.status == "running" and (row.idle_s or 0) > 60 then
+  elseif row.status == "running" and (row.idle_s or 0) > SILENT_S then
     return "silent"
   end
   return row.status
