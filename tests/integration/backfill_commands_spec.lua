@@ -1,6 +1,7 @@
 -- The commands about backfills by the real binary: what they say and do before one has begun, half-way and afterwards.
 -- The same on every server.
 local backfills = require "tests.backfills"
+local fs = require "moonbird.core.fs"
 local helper = require "tests.helper"
 local json = require "moonbird.core.json"
 local texts = require "tests.texts"
@@ -141,6 +142,81 @@ describe("moonbird backfill", function()
     moonbird(0, "backfill", "run")
     assert.are.equal("applied", answer(0, "status").migrations[2].state)
     assert.is_nil(moonbird(0, "show", "2").stdout:find("tells more", 1, true))
+  end))
+
+  it("takes a version with its zeros, and no word that several have", async(function()
+    write(2000, FILL .. ", options = { min = 10, max = 10, start = 10 }")
+    moonbird(0, "up", "--backfills", "skip")
+    has(moonbird(2, "backfill", "run", "1").stderr, "001_users has no backfill")
+    has(moonbird(2, "backfill", "explain", "users").stderr, "001_users has no backfill")
+    moonbird(75, "backfill", "run", "002", "--max-runtime", "1ms")
+    has(moonbird(0, "backfill", "show", "002").stdout, "002_fill")
+    helper.write(dir, { ["migrations/003_fill.lua"] = [[return { description = "t", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1" } }]] })
+    for _, args in ipairs { { "pause", "fill" }, { "cancel", "fill" }, { "throttle", "fill", "max=20" }, { "show", "fill" },
+      { "run", "fill" }, { "explain", "fill" } } do
+      has(moonbird(2, "backfill", table.unpack(args)).stderr, '"fill" is the name of several: 002_fill, 003_fill')
+    end
+    moonbird(75, "backfill", "run", "3", "--max-runtime", "1ms")
+    assert(os.remove(dir .. "/migrations/003_fill.lua"))
+    has(moonbird(2, "backfill", "pause", "fill").stderr, '"fill" is the name of several: 002_fill, 003_fill')
+    assert.are.equal(2, db:value "select count(*) from moonbird.backfill where want = 'run' and limits = '{}'")
+  end))
+
+  it("lets the bound of the size count that was said last", async(function()
+    write(100, FILL .. ", options = { min = 10, max = 20, start = 10 }")
+    moonbird(0, "up", "--backfills", "skip")
+    moonbird(75, "backfill", "run", "--max-runtime", "1ms")
+    has(moonbird(0, "backfill", "throttle", "2", "min=1000").stdout, "min=1000 max=1000")
+    assert.are.equal("1000", db:value "select limits->>'max' from moonbird.backfill")
+    has(moonbird(2, "backfill", "throttle", "2", "min=500", "max=100").stderr, "min=500 is more than max=100")
+    moonbird(0, "backfill", "throttle", "2", "min=5")
+    assert.are.equal("5 1000", db:value "select concat_ws(' ', limits->>'min', limits->>'max') from moonbird.backfill")
+  end))
+
+  it("says cancelled when nobody is at work on what was", async(function()
+    write(100, FILL)
+    moonbird(0, "up", "--backfills", "skip")
+    moonbird(75, "backfill", "run", "--max-runtime", "1ms")
+    moonbird(0, "backfill", "cancel", "2")
+    has(moonbird(0, "backfill", "list").stdout, "002_fill  cancelled")
+    has(moonbird(0, "backfill", "show", "2").stdout, "cancelled")
+    db:exec "update moonbird.backfill set status = 'running'" -- killed before its first batch, or about to say so
+    has(moonbird(0, "backfill", "list").stdout, "002_fill  cancelling")
+  end))
+
+  it("takes one that was taken back for one that has not begun", async(function()
+    write(100, FILL, "down = function() end,")
+    local path = dir .. "/migrations/002_fill.lua"
+    helper.write(dir, { ["migrations/002_fill.lua"] = assert(fs.read(path)):gsub('irreversible = "t", ', "") })
+    moonbird(0, "up")
+    has(moonbird(0, "backfill", "list").stdout, "done")
+    has(moonbird(1, "backfill", "pause", "2").stderr, "002_fill is done")
+    assert.is_true(answer(0, "backfill", "explain", "2").measured)
+    moonbird(0, "down")
+    has(moonbird(0, "backfill", "list").stdout, "002_fill  pending")
+    has(moonbird(1, "backfill", "pause", "2").stderr, "002_fill has not begun")
+    assert.is_nil(answer(0, "backfill", "explain", "2").measured)
+    moonbird(0, "backfill", "run")
+    has(moonbird(0, "backfill", "list").stdout, "done")
+  end))
+
+  it("verifies what the transform left alone as the run did", async(function()
+    write(500, [[table = "users", where = "email is null", columns = { "login" },
+      transform = function(row) return row.id > 10 and { email = row.login } or nil end]])
+    moonbird(0, "up")
+    local result = moonbird(0, "backfill", "verify", "2")
+    has(result.stdout, "10 rows still match its where; its transform left 10 alone")
+    db:exec "insert into users values (9999, 'late')"
+    has(moonbird(1, "backfill", "verify", "2").stdout, "11 rows still match")
+  end))
+
+  it("explains a batch of a table without a key by its blocks", async(function()
+    write(60000, FILL)
+    db:exec((backfills.users(60000):gsub("%-%- migrate:down.*", ""):gsub("primary key", "")))
+    local text = moonbird(0, "backfill", "explain", "2").stdout
+    local rows = tonumber(text:match("Tid Range Scan on users  %((%d+) rows%)"))
+    assert.is_true(rows < 20000, text)
   end))
 
   it("waits for older migrations, and runs the versions that are named only", async(function()

@@ -209,4 +209,29 @@ describe("a backfill over tenants", function()
       end
     end
   end))
+
+  it("are steered past one that was cancelled", async(function()
+    helper.write(dir, { ["migrations/002_count.lua"] = [[return { description = "t", scope = "tenant", irreversible = "t",
+      backfill = { table = "users", set = "hits = hits + 1", options = { between = "00:00-00:01", time_zone = "]]
+      .. (db:value "select extract(hour from clock_timestamp() at time zone 'UTC')::int" < 12 and "Etc/GMT-6" or "UTC")
+      .. [[" } } }]] })
+    moonbird(75, "backfill", "run", "--max-runtime", "1s")
+    moonbird(0, "backfill", "cancel", "2", "--tenant", "tenant_02")
+    has(moonbird(0, "backfill", "pause", "2").stderr, "002_count of tenant_02 is left alone")
+    assert.are.equal(COUNT - 1, db:value "select count(*) from moonbird.backfill where want = 'pause'")
+    moonbird(0, "backfill", "resume", "2")
+    assert.are.equal(COUNT - 1, db:value "select count(*) from moonbird.backfill where want = 'run'")
+    moonbird(1, "backfill", "pause", "2", "--tenant", "tenant_02")
+  end))
+
+  it("that are named don't wait for a global one that was not asked for", async(function()
+    helper.write(dir, {
+      ["migrations/003_plain.sql"] = "-- migrate:up\ncreate table plain (id int primary key);\n-- migrate:down\n",
+      ["migrations/004_global.lua"] = [[return { description = "t", irreversible = "t",
+        backfill = { table = "plain", set = "id = id" } }]] })
+    moonbird(0, "backfill", "run", "--tenant", "tenant_03")
+    assert.are.equal(ROWS, changed(3))
+    local result = json.decode(moonbird(4, "backfill", "run", "--json").stdout)
+    assert.are.equal("[]", json.encode(result.tenants.waiting))
+  end))
 end)

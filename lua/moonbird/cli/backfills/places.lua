@@ -2,8 +2,10 @@
 --- tenants that have their own.
 local control = require "moonbird.exec.backfill.control"
 local core = require "moonbird.core.backfill"
+local error_ = require "moonbird.core.error"
 local plan = require "moonbird.plan.plan"
 local registry = require "moonbird.migration.registry"
+local state_of = require "moonbird.exec.tenants.state"
 local target_of = require "moonbird.exec.target"
 local tenants = require "moonbird.cli.tenants.common"
 
@@ -14,6 +16,31 @@ local M = {}
 ---@field store moonbird.backfill.store
 ---@field session moonbird.session
 ---@field survey moonbird.tenants.survey|nil
+
+--- Leaves out what was done and has been taken back since: it is as if it had not begun. What is applied is read after
+--- the rows, so that one that ends meanwhile is not taken for such a one.
+local function without_reverted(place, rows)
+  local done, names = {}, {}
+  for _, row in ipairs(rows) do
+    if row.status == "done" and not done[row.target] then
+      done[row.target] = true
+      names[#names + 1] = row.target
+    end
+  end
+  local states, err = {}, nil
+  if names[1] then
+    states, err = state_of.read(place.run.journal, place.session, names)
+  end
+  if not states then
+    return nil, err
+  end
+  local kept = {}
+  for _, row in ipairs(rows) do
+    local state = states[row.target]
+    kept[#kept + 1] = (row.status ~= "done" or state and state.applied[row.version]) and row or nil
+  end
+  return kept
+end
 
 local function chosen(args, list)
   if not tenants.some(args) then
@@ -41,6 +68,9 @@ function M.each(args, run, target, name, work)
   end
   local function visit(place, targets)
     local rows, failed = control.find(place.store, place.session, name, targets)
+    if rows then
+      rows, failed = without_reverted(place, rows)
+    end
     if not rows then
       return nil, failed
     end
@@ -87,6 +117,46 @@ function M.target(place, row)
   return target_of.adopt(place.run, spec)
 end
 
+--- The files with a backfill that a word means.
+---@param word string
+---@param entries table[]
+---@return table[]|nil migrations
+---@return any err the error; else a file that the word means, too, and that has no backfill
+function M.files(word, entries)
+  local files = {}
+  for _, entry in ipairs(entries) do
+    files[#files + 1] = control.matches(entry, word) and entry or nil
+  end
+  local migrations, err = registry.load_all(files)
+  if not migrations then
+    return nil, err
+  end
+  local found = {}
+  for _, migration in ipairs(migrations) do
+    found[#found + 1] = migration.backfill and migration or nil
+  end
+  return found, files[1]
+end
+
+--- The one backfill that a word means.
+---@param word string
+---@param entries table[]
+---@return table|nil migration
+---@return moonbird.error? err
+function M.entry(word, entries)
+  local found, other = M.files(word, entries)
+  if not found then
+    return nil, other
+  elseif found[1] then
+    local err = control.ambiguous(word, found)
+    return not err and found[1] or nil, err
+  elseif other then
+    return nil, error_.new("usage", ("%s has no backfill"):format(other.id),
+      { hint = "`moonbird up` applies it; `moonbird backfill list` names backfills" })
+  end
+  return nil, control.unknown(word, {}, nil)
+end
+
 --- The step of a backfill's file.
 ---@param entries table[]
 ---@param row { version: integer, id: string }
@@ -104,7 +174,7 @@ function M.step(entries, row)
       return plan.steps({ migration }, "up", row.target or "global", 0)[1]
     end
   end
-  return nil, require("moonbird.core.error").new("usage", ("%s is no backfill, or its file is gone"):format(row.id
+  return nil, error_.new("usage", ("%s is no backfill, or its file is gone"):format(row.id
     or tostring(row.version)))
 end
 

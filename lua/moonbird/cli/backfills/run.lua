@@ -3,6 +3,7 @@ local apply = require "moonbird.exec.apply"
 local control = require "moonbird.exec.backfill.control"
 local error_ = require "moonbird.core.error"
 local json = require "moonbird.core.json"
+local places = require "moonbird.cli.backfills.places"
 local plan = require "moonbird.plan.plan"
 local project = require "moonbird.cli.project"
 local registry = require "moonbird.migration.registry"
@@ -16,24 +17,15 @@ local M = {}
 
 --- Which backfills the words mean -> set of versions; nil for all.
 local function wanted(words, entries)
-  if #words == 0 then
-    return nil
-  end
   local set = {}
   for _, word in ipairs(words) do
-    local found
-    for _, entry in ipairs(entries) do
-      if tostring(entry.version) == word or entry.version_text == word or entry.id == word
-        or entry.id:match("^%d+[_-](.*)$") == word then
-        found = entry
-      end
+    local entry, err = places.entry(word, entries)
+    if not entry then
+      return nil, err
     end
-    if not found then
-      return nil, control.unknown(word, {}, nil)
-    end
-    set[found.version] = true
+    set[entry.version] = true
   end
-  return set
+  return #words > 0 and set or nil
 end
 
 --- Parts the backfills that may run from those that wait for an older migration.
@@ -124,7 +116,8 @@ local function run_tenants(args, report, run, target, entries, own, settings, ga
     if not all then
       return nil, err
     end
-    local result = { done = json.array {}, failed = json.array {}, left = json.array {}, waiting = {} }
+    local result = { done = json.array {}, failed = json.array {}, left = json.array {},
+      waiting = json.array {} }
     local observer = report_of.new(report, require "moonbird.exec.backfill.quiet")
     for _, migration in ipairs(own) do
       local ready, behind = lacking(survey, migration, all)
@@ -185,7 +178,7 @@ local function work(args, report, run, target, entries, gate)
     return nil, own
   end
   if tenants.some(args) then
-    chosen = {}
+    chosen, waiting = {}, {}
   end
   run.gate = gate
   run.backfill = control.settings({ restart = args.restart, adopt = args.adopt, workers = args.workers,

@@ -61,7 +61,17 @@ end
 --- Calls `work(place, row)` for each backfill that the name means -> how many; none is an error.
 local function each_row(args, run, target, entries, work)
   local name, count = args.words[1], 0
-  local ok, err = places.each(args, run, target, name, function(place, rows)
+  local files, ok, err
+  files, err = places.files(name, entries)
+  err = files and control.ambiguous(name, files) or not files and err or nil
+  if err then
+    return nil, err
+  end
+  ok, err = places.each(args, run, target, name, function(place, rows)
+    local several = control.ambiguous(name, rows) -- their files may be gone
+    if several then
+      return nil, several
+    end
     for _, row in ipairs(rows) do
       local good, failed = work(place, row)
       if not good then
@@ -107,41 +117,83 @@ local SAYS = { pause = "paused: its batch under way ends first; `moonbird backfi
   cancel = "cancelled: what was committed stays" }
 
 local function steer(args, report, run, target, entries)
-  local data = json.array {}
+  local data, refused = json.array {}, {}
   local ok, err = each_row(args, run, target, entries, function(place, row)
     -- Of many tenants' some may be done: those are left alone.
     if row.status == "done" and row.target ~= "global" and not tenants.some(args) then
       return true
     end
     local done, failed = control.steer(place.store, place.session, row, args.action, run.facts)
-    if not done then
+    local name = row.id .. (row.target ~= "global" and " of " .. row.target or "")
+    if done then
+      report:print(("%s %s"):format(name, SAYS[args.action]))
+      data[#data + 1] = { target = row.target, id = row.id, version = row.version, action = args.action }
+    elseif failed.code ~= "backfill" then
       return nil, failed
+    else
+      refused[#refused + 1] = { name = name, err = failed } -- the other tenants' are steered all the same
     end
-    report:print(("%s%s %s"):format(row.id, row.target ~= "global" and " of " .. row.target or "", SAYS[args.action]))
-    data[#data + 1] = { target = row.target, id = row.id, version = row.version, action = args.action }
     return true
   end)
-  return ok and { backfills = data }, err
+  if not ok or not refused[1] then
+    return ok and { backfills = data }, err
+  elseif #data == 0 or tenants.some(args) then
+    return { backfills = data }, refused[1].err
+  end
+  for _, one in ipairs(refused) do
+    report:log("warn", ("%s is left alone: %s"):format(one.name, one.err.message))
+  end
+  return { backfills = data }
+end
+
+--- The bounds of a batch's size: of two that exclude one another the one that is said now counts, the other follows.
+--- (A `max` below the least size takes that along by itself.)
+local function lift(limits, row, entries, run)
+  local step = places.step(entries, row)
+  if not step or not limits.min or limits.min == json.null then
+    return limits
+  end
+  local all = {}
+  for _, source in ipairs { row.limits or {}, limits } do
+    for name, value in pairs(source) do
+      all[name] = value
+    end
+  end
+  local options = definition_of.settle(step.migration.backfill, all, run.config.backfill)
+  if options.min <= options.max then
+    return limits
+  elseif limits.max and limits.max ~= json.null then
+    return nil, error_.new("usage", ("min=%d is more than max=%d"):format(options.min, options.max))
+  end
+  local lifted = { max = limits.min }
+  for name, value in pairs(limits) do
+    lifted[name] = lifted[name] or value
+  end
+  return lifted
 end
 
 local function throttle(args, report, run, target, entries)
-  local limits, err = control.limits(table.move(args.words, 2, #args.words, 1, {}))
-  if not limits then
+  local said, err = control.limits(table.move(args.words, 2, #args.words, 1, {}))
+  if not said then
     return nil, err
   end
   local data = json.array {}
   local ok
   ok, err = each_row(args, run, target, entries, function(place, row)
-    if limits.workers and row.target ~= "global" then
+    if said.workers and row.target ~= "global" then
       return nil, error_.new("usage", "tenants take turns with one worker each: workers is no limit of theirs",
         { hint = "--jobs of `moonbird backfill run` says how many are worked on at the same time" })
     end
-    local done, failed = place.store:set_limits(place.session, row.target, row.version, limits)
+    local limits, failed = lift(said, row, entries, run)
+    local done
+    if limits then
+      done, failed = place.store:set_limits(place.session, row.target, row.version, limits)
+    end
     if not done then
       return nil, failed
     end
-    report:print(("%s%s: %s; it counts from its next batch on"):format(row.id, row.target ~= "global" and " of "
-      .. row.target or "", table.concat(args.words, " ", 2)))
+    report:print(("%s%s: %s%s; it counts from its next batch on"):format(row.id, row.target ~= "global" and " of "
+      .. row.target or "", table.concat(args.words, " ", 2), limits.max ~= said.max and " max=" .. limits.max or ""))
     data[#data + 1] = { target = row.target, id = row.id, version = row.version, limits = limits }
     return true
   end)
@@ -216,14 +268,15 @@ local function verify(args, report, run, target, entries)
       return nil, failed
     end
     local item = { target = row.target, id = row.id, version = row.version, rows = left and left.rows,
-      more = left and left.more, recorded = left and left.recorded }
+      more = left and left.more, recorded = left and left.recorded, skipped = row.pass_skipped }
     if not left then
       report:print(("%s: it has no where: only its cursor tells what is done (%d%%)"):format(row.id,
         math.floor(row.share * 100)))
     else
       report:print(("%s: %s%s still match its where%s"):format(row.id, left.more and "more than " or "",
-        text.count(left.rows, "row"), left.recorded > 0 and (", %d of them passed over"):format(left.recorded) or ""))
-      left_rows = left_rows + math.max(0, left.rows - left.recorded)
+        text.count(left.rows, "row"), left.recorded > 0 and (", %d of them passed over"):format(left.recorded) or "")
+        .. (row.pass_skipped > 0 and ("; its transform left %d alone"):format(row.pass_skipped) or ""))
+      left_rows = left_rows + math.max(0, left.rows - left.recorded - row.pass_skipped)
     end
     data[#data + 1] = item
     return true
@@ -237,18 +290,11 @@ end
 
 --- The global target, or the first chosen tenant.
 local function explain(args, report, run, target, entries)
-  local name = args.words[1]
-  local entry
-  for _, one in ipairs(entries) do
-    local words = one.id:match("^%d+[_-](.*)$")
-    if tostring(one.version) == name or one.version_text == name or one.id == name or words == name then
-      entry = one
-    end
+  local entry, step, err
+  entry, err = places.entry(args.words[1], entries)
+  if entry then
+    step, err = places.step(entries, entry)
   end
-  if not entry then
-    return nil, control.unknown(name, {}, nil)
-  end
-  local step, err = places.step(entries, entry)
   if not step then
     return nil, err
   end

@@ -25,9 +25,31 @@ function M.settings(options)
   end })
 end
 
-local function matches(row, name)
-  return tostring(row.version) == name or row.id == name or row.version_text == name
-    or row.id and row.id:match("^%d+[_-](.*)$") == name
+--- Whether a name means a file or a row: by its version, with zeros in front or without, its id or the id's words.
+---@param row { version: integer, id: string|nil }
+---@param name string
+---@return boolean
+function M.matches(row, name)
+  local version = name:match("^%d+$") and math.tointeger(tonumber(name))
+  return version == row.version or row.id == name or row.id ~= nil and row.id:match("^%d+[_-](.*)$") == name
+end
+
+--- The error of a word that several migrations have; nil where it is one's.
+---@param name string
+---@param rows { version: integer, id: string }[]
+---@return moonbird.error|nil
+function M.ambiguous(name, rows)
+  local ids, seen = {}, {}
+  for _, row in ipairs(rows) do
+    if not seen[row.version] then
+      seen[row.version] = true
+      ids[#ids + 1] = row.id
+    end
+  end
+  if #ids > 1 then
+    return error_.new("usage", ("\"%s\" is the name of several: %s"):format(name, table.concat(ids, ", ")),
+      { hint = "say its version or its id" })
+  end
 end
 
 --- The backfills of a journal that a name means: a version, an id, or the id's words; all without one.
@@ -44,7 +66,7 @@ function M.find(store, session, name, targets)
   end
   local found = {}
   for _, row in ipairs(rows) do
-    if (not name or matches(row, name)) and (not targets or targets[row.target]) then
+    if (not name or M.matches(row, name)) and (not targets or targets[row.target]) then
       found[#found + 1] = M.measure(row)
     end
   end
@@ -72,7 +94,7 @@ end
 ---@return moonbird.error
 function M.unknown(name, rows, entries)
   for _, entry in ipairs(entries or {}) do
-    if matches(entry, name) then
+    if M.matches(entry, name) then
       return error_.new("backfill", ("%s has not begun"):format(entry.id),
         { hint = "`moonbird backfill run` begins it; what it may do is in its options" })
     end

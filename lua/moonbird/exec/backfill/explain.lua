@@ -17,6 +17,8 @@ local M = {}
 
 -- Milliseconds to write one row, about; and the rows of the page that is timed.
 local WRITE_MS, PAGE = 0.006, 1000
+-- Rows of a block, where nobody knows.
+local A_PAGE = 40
 
 -- Where the journal has no backfills yet, the batch is planned against an empty table of the same shape.
 local STAND_IN = [[
@@ -187,6 +189,16 @@ local function estimate(job, session, result, leaf, chunk)
   return true
 end
 
+--- Where a batch ends at the latest: without a key after some blocks, as in batch.lua.
+local function page_end(job, chunk, n)
+  if not job.place.key.ctid then
+    return chunk.hi
+  end
+  local first = math.tointeger(tonumber((chunk.cur or "(0,"):match("%((%d+),")))
+  local last = math.tointeger(tonumber(chunk.hi:match("%((%d+),")))
+  return ('["(%d,0)"]'):format(math.min(last, first + 1 + math.ceil(n / (job.density or A_PAGE))))
+end
+
 --- The job, for a backfill that has begun or not.
 local function job_of(target, step, store, settings)
   local migration = step.migration
@@ -195,6 +207,9 @@ local function job_of(target, step, store, settings)
     return nil, err
   end
   local known = state or nil
+  if known and known.status == "done" and not target.state.applied[migration.version] then
+    known = nil -- it was taken back: what would run is one from the beginning
+  end
   if not known then
     local place
     place, err = key_of.find(target, target.session, migration.backfill)
@@ -254,10 +269,11 @@ function M.run(target, step)
   end
   local plan
   local n = job.size:current()
+  local page_hi = page_end(job, chunk, n)
   if job.def.mode == "set" then
-    plan, err = plan_of(job, session, batch.statement(job, chunk), chunk.hi, chunk.cur, n, chunk.hi, 1)
+    plan, err = plan_of(job, session, batch.statement(job, chunk), page_hi, chunk.cur, n, chunk.hi, 1)
   else
-    plan, err = plan_of(job, session, batch.statement(job, chunk), chunk.hi, chunk.cur, n)
+    plan, err = plan_of(job, session, batch.statement(job, chunk), page_hi, chunk.cur, n)
   end
   if not plan then
     return nil, err
