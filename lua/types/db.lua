@@ -44,7 +44,7 @@ function db:one(sql, ...) end
 function db:value(sql, ...) end
 
 --- Streams the rows of one query (SELECT, VALUES, TABLE, WITH). Memory stays bounded whatever the size;
---- other statements may run inside the loop.
+--- other statements may run inside the loop. An error of rows that were read ahead is raised when they are asked for.
 ---@param sql string
 ---@param ... moonbird.db.value
 ---@return fun(): moonbird.db.row|nil iterator for `for row in db:rows(...) do`
@@ -59,7 +59,8 @@ function db:rows(sql, ...) end
 ---@return integer rows that were copied
 function db:copy_in(sql, source) end
 
---- Streams the data of `COPY ... TO stdout` in chunks of whole rows. Other statements end what is left.
+--- Streams the data of `COPY ... TO stdout` in chunks of whole rows. Any other statement ends it: asking for more
+--- is then an error.
 ---@param sql string
 ---@return fun(): string|nil iterator for `for chunk in db:copy_out(...) do`
 function db:copy_out(sql) end

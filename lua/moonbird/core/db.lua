@@ -250,16 +250,14 @@ function M.new(options)
   function api.copy_out(_, text)
     local st = copy_statement(text, "copy_out", "out", "COPY ... TO stdout")
     announce(text, st)
-    local _, err = session:query(text:sub(st.first, st.last))
-    if err then
+    local copy = {}
+    local began, err = session:copy_out(text:sub(st.first, st.last), copy)
+    if not began then
       raise(err, text, st)
     end
     local first = record
     return function()
-      if session:state() ~= "copy_out" then
-        return nil
-      end
-      local chunk, get_err = session:copy_get()
+      local chunk, get_err = session:copy_get(copy)
       if get_err then
         raise(get_err)
       end
@@ -274,8 +272,10 @@ function M.new(options)
   -- COMMIT and RELEASE of a transaction that failed must not look like success.
   local function check_swallowed(result)
     session:settle()
+    local unsaid = session.unsaid
+    session.unsaid = nil -- what follows ends the failure
     if result[1] and session:state() ~= "in_txn" then
-      return { false, session.doomed
+      return { false, session.doomed or unsaid
         or error_.new("transaction", "a statement failed inside db:atomic and its error was swallowed",
           { hint = "let the error through, or put the statement into a db:atomic of its own" }) }
     end

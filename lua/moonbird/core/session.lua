@@ -11,6 +11,8 @@ local error_ = require "moonbird.core.error"
 ---@field on_notice function|nil called with each notice {severity, sqlstate, message, detail, hint}
 ---@field doomed moonbird.error|nil
 ---@field ahead table|nil what was sent and is not taken in yet: a cursor's next FETCH, or a batch
+---@field copying table|nil whose COPY TO stdout is under way
+---@field unsaid moonbird.error|nil why the transaction failed, while nobody was told yet
 local M = {}
 M.__index = M
 
@@ -78,33 +80,79 @@ local function finish(self, result, err)
   return result, err
 end
 
---- Ends what is half-read: what was sent ahead, the rest of a COPY TO STDOUT.
-local function settle(self)
-  local ahead = self.ahead
-  if ahead and ahead.batch then
-    self.ahead = nil
-    ahead.results, ahead.err = finish(self, self.conn:receive_batch())
-  elseif ahead then
-    self.ahead = nil
-    ahead.result, ahead.err = finish(self, self.conn:receive())
-  end
-  while self.conn:state() == "copy_out" do
-    local chunk, err = self.conn:copy_get()
-    if not chunk then
-      finish(self, nil, err)
-    end
+-- Around a FETCH that is sent ahead: nobody may ever ask for its rows, so that its error must not fail the transaction.
+local GUARD = "savepoint moonbird_ahead"
+local UNGUARD = "release " .. GUARD
+local UNDO = { { "rollback to " .. GUARD }, { UNGUARD } }
+
+--- Takes in a FETCH between GUARD and UNGUARD, and undoes it when it failed.
+local function receive_guarded(self, ahead)
+  local results, err = finish(self, self.conn:receive_batch())
+  ahead.result, ahead.err = results and results[2], err
+  if err and not self.doomed and self.conn:state() == "failed" then
+    ahead.undone = finish(self, self.conn:batch(UNDO, true)) ~= nil
+    err.index = nil
   end
 end
 
+--- Takes in what was sent ahead; its error is for the one who asks for it.
+local function receive_ahead(self)
+  local ahead = self.ahead
+  self.ahead = nil
+  if ahead.batch then
+    ahead.results, ahead.err = finish(self, self.conn:receive_batch())
+  elseif ahead.guarded then
+    receive_guarded(self, ahead)
+  else
+    ahead.result, ahead.err = finish(self, self.conn:receive())
+  end
+  return ahead.err
+end
+
+--- Reads the rest of a COPY TO STDOUT that something else ends.
+local function drain(self)
+  local copy, failure = self.copying or {}, nil
+  self.copying = nil
+  while self.conn:state() == "copy_out" do
+    local chunk, err = self.conn:copy_get()
+    if not chunk then
+      failure = select(2, finish(self, nil, err))
+    end
+  end
+  copy.err = failure
+  return failure
+end
+
+--- Ends what is half-read: what was sent ahead, the rest of a COPY TO STDOUT.
+local function settle(self)
+  local failure
+  if self.ahead then
+    failure = receive_ahead(self)
+  end
+  if self.conn:state() == "copy_out" then
+    failure = drain(self)
+  end
+  if failure and self.conn:state() == "failed" then
+    self.unsaid = failure
+  end
+end
+
+--- Whether a statement may be sent. The first one after something failed unseen is told what it was: the server
+--- would only say that the transaction is aborted.
 local function usable(self)
+  if not self.doomed and (self.ahead or self.conn:state() == "copy_out") then
+    settle(self)
+  end
   if self.doomed then
     return nil, self.doomed
   end
-  if self.ahead or self.conn:state() == "copy_out" then
-    settle(self)
-    if self.doomed then
-      return nil, self.doomed
-    end
+  local unsaid = self.unsaid
+  self.unsaid = nil
+  if unsaid and self.conn:state() == "failed" then
+    return nil, unsaid
+  elseif self.conn:state() == "copy_in" then
+    return nil, error_.new("script", "a COPY FROM stdin is under way", {
+      hint = "its source can't use the database: collect what it needs before the COPY begins" })
   end
   return true
 end
@@ -157,10 +205,10 @@ function M:discard_all()
   return results and true, err
 end
 
---- Starts a statement without waiting for it; the answer lands in cursor.result or cursor.err when the
---- session is next used or `receive` is called.
+--- Starts a FETCH without waiting for it; the answer lands in cursor.result or cursor.err when the session is next
+--- used or `receive` is called. In a transaction its failure is undone (cursor.undone): only the cursor is lost.
 ---@param sql string
----@param cursor table
+---@param cursor table with `locks` when the FETCH locks rows: those stay locks of the transaction itself
 ---@return true|nil
 ---@return moonbird.error? err
 function M:send_ahead(sql, cursor)
@@ -168,7 +216,12 @@ function M:send_ahead(sql, cursor)
   if not ok then
     return nil, err
   end
-  ok, err = finish(self, self.conn:send(sql))
+  cursor.guarded = not cursor.locks and self.conn:state() == "in_txn"
+  if cursor.guarded then
+    ok, err = finish(self, self.conn:send_batch { { GUARD }, { sql }, { UNGUARD } })
+  else
+    ok, err = finish(self, self.conn:send(sql))
+  end
   if ok then
     self.ahead = cursor
   end
@@ -221,14 +274,39 @@ function M:copy_end(reason)
   return finish(self, self.conn:copy_end(reason))
 end
 
---- The next chunk of a COPY TO STDOUT: whole rows.
----@return string|nil chunk nil when it is over
+--- Begins a COPY TO STDOUT, which lasts until anything else is done with the session.
+---@param sql string
+---@param copy table what copy_get() is called with
+---@return true|nil
 ---@return moonbird.error? err
-function M:copy_get()
+function M:copy_out(sql, copy)
+  local _, err = self:query(sql)
+  if err then
+    return nil, err
+  end
+  self.copying = copy
+  return true
+end
+
+--- The next chunk of a COPY TO STDOUT: whole rows.
+---@param copy table as of copy_out()
+---@return string|nil chunk nil when it is over
+---@return moonbird.error? err code "script" when something else has ended the copy
+function M:copy_get(copy)
   if self.doomed then
     return nil, self.doomed
+  elseif copy.over then
+    return nil
+  elseif self.copying ~= copy then
+    return nil, copy.err or error_.new("script", "this COPY TO stdout was ended by another statement", {
+      hint = "collect its chunks first, or stream rows with db:rows, which lets other statements run" })
   end
-  return finish(self, self.conn:copy_get())
+  local chunk, err = finish(self, self.conn:copy_get())
+  if not chunk then
+    self.copying = nil
+    copy.over, copy.err = err == nil, err
+  end
+  return chunk, err
 end
 
 --- "idle", "in_txn", "failed", "busy", "copy_in", "copy_out" or "closed". What was sent ahead is taken in
@@ -257,6 +335,7 @@ function M:rollback()
   if self.ahead or self.conn:state() == "copy_out" then
     settle(self)
   end
+  self.unsaid = nil
   local state = self.conn:state()
   if state == "in_txn" or state == "failed" then
     local _, err = self.conn:query("rollback")

@@ -127,7 +127,7 @@ function M.run(self, fn)
     local ok, failure = atomic_unit.in_transaction(self, fields, self.timeouts, function()
       results = table.pack(pcall(body))
       if results[1] and session:state() ~= "in_txn" then
-        return false, session.doomed or swallowed()
+        return false, session.doomed or session.unsaid or swallowed()
       end
       replay.keep_values(fields.detail, table.pack(table.unpack(results, 2, results.n)))
       return results[1], results[2]
