@@ -57,6 +57,16 @@ local function single(text, what)
   return list[1]
 end
 
+--- How a script's statement is run: as it is, but what begins or ends a transaction is db:atomic's, which could not
+--- keep its word otherwise.
+local function send_of_script(session, text, st, params, count)
+  if st.class == "control" then
+    return nil, error_.new("transaction", ("%s is not allowed in a script"):format(st.tag),
+      { hint = "use db:atomic(function() ... end), which is one transaction here" })
+  end
+  return statement.send(session, text, st, params, count)
+end
+
 ---@class moonbird.db.options
 ---@field session moonbird.session
 ---@field target table { name, schema, vars }
@@ -74,8 +84,7 @@ end
 function M.new(options)
   local session = options.session
   local run = options.run or function(text, st, params, count)
-    local managed = not options.script
-    return (managed and statement.run or statement.send)(session, text, st, params, count)
+    return (options.script and send_of_script or statement.run)(session, text, st, params, count)
   end
   local observe = options.observe or function() end
   local record = options.record
