@@ -51,9 +51,10 @@ function db:value(sql, ...) end
 ---@return { close: fun() } cursor for a loop that is left early: closes it before the transaction ends
 function db:rows(sql, ...) end
 
---- Streams data into `COPY ... FROM stdin`. Text goes as it is (COPY's own format); a table is one row,
---- written in COPY's text format (`n` tells its length when it holds nils). In a migration without a
---- transaction call it inside db:atomic.
+--- Streams data into `COPY ... FROM stdin`. Text goes as it is (COPY's own format); a table is one row, a
+--- list of values in the order of the columns (`n` tells its length when it holds nils). Rows are written in COPY's
+--- plain text format, and refused when the statement asks for another (csv, binary, delimiter, null, ...). The source
+--- can't use db. In a migration without a transaction call it inside db:atomic.
 ---@param sql string
 ---@param source string|table[]|fun(): string|table|nil all the data; a list of rows; or an iterator of pieces
 ---@return integer rows that were copied
@@ -78,12 +79,14 @@ function db:atomic(fn) end
 ---@return string
 function db:ident(...) end
 
---- Writes a value as an SQL literal. Parameters are better; this is for places that take none (DDL).
+--- Writes a value as an SQL literal. Parameters are better; this is for places that take none (DDL). Negative integers
+--- stand in parentheses, floats are written as float8.
 ---@param value moonbird.db.value
 ---@return string
 function db:literal(value) end
 
---- Writes a list as an array for a parameter: db:array{1, 2} is {1,2}. Tables inside are dimensions.
+--- Writes a list as an array for a parameter: db:array{1, 2} is {1,2}. Tables inside are dimensions; tables
+--- with names raise.
 ---@param values table `n` tells its length when it holds nils
 ---@return string
 function db:array(values) end
@@ -94,7 +97,7 @@ function db:array(values) end
 ---@return string
 function db:bytea(bytes) end
 
---- Reads an array that the server returned. Elements stay text, NULL becomes db.null.
+--- Reads an array that the server returned; raises for other text. Elements stay text, NULL becomes db.null.
 ---@param text string
 ---@return table
 function db:decode_array(text) end

@@ -51,4 +51,122 @@ describe("a script", function()
     has(said, "BEGIN is not allowed in a script")
     assert.are.same({ 7, 1 }, { db:value "select count(*) from t", db:value "select max(i) from t" })
   end))
+
+  describe("giving COPY rows", function()
+    it("by name is told that they are lists", async(function()
+      script([[
+  db:exec "create table t (a text, b text); insert into t values ('x', 'y')"
+  fails("has the key \"", function() db:copy_in("copy t from stdin", db:query "select a, b from t") end)
+  fails("order of the columns", function() db:copy_in("copy t from stdin", db:query "select a, b from t") end)
+  fails("the list of rows has the key", function() db:copy_in("copy t from stdin", { a = "x", b = "y" }) end)
+  fails("no length", function() db:copy_in("copy t from stdin", { { n = "x" } }) end)
+  fails("a hole before item 4", function() db:copy_in("copy t from stdin", { { 1, 2, [4] = 3 } }) end)
+  local rows = { { 1, 2 }, "2\t3\n" }
+  rows[5] = { 3, 4 }
+  fails("a hole before item 5", function() db:copy_in("copy t from stdin", rows) end)
+  fails("got nil", function() db:copy_in("copy t from stdin", { { 1, 2 }, nil, n = 2 }) end)
+  fails("an array has the key \"a\"", function() db:copy_in("copy t from stdin", { { 1, { a = 1 } } }) end)
+  fails("can't hold a function", function() db:copy_in("copy t from stdin", { { 1, print } }) end)
+  eq(db:value "select count(*) from t", 1)
+  eq(db:copy_in("copy t from stdin", { { 1, nil, n = 2 }, table.pack(nil, { 1, { 2 } }), "2\t3\n", n = 3 }), 3)
+  eq(db:value "select string_agg(coalesce(a, '-') || coalesce(b, '-'), ' ') from t", "xy 1- -{1,{2}} 23")]])
+    end))
+
+    it("is refused for another format than the one they are written in", async(function()
+      script([[
+  db:exec "create table t (a text, b text)"
+  local rows = { { "C:\\\\dir", db.null } }
+  for _, options in ipairs { "csv", "with (format csv)", "binary", "(format 'binary')", "delimiter '|'", "with null ''",
+    "(null 'x')", "(header true)", "(encoding 'latin1')", "csv header quote '!'" } do
+    fails("plain text format", function() db:copy_in("copy t from stdin " .. options, rows) end)
+    fails("plain text format", function()
+      db:copy_in("copy t (a, b) from stdin " .. options, coroutine.wrap(function() coroutine.yield(rows[1]) end))
+    end)
+  end
+  eq(db:value "select count(*) from t", 0)
+  for _, options in ipairs { "", "(format text)", "with (format 'text')" } do
+    eq(db:copy_in("copy t from stdin " .. options, rows), 1)
+  end
+  eq(db:value "select count(*) from t where a = 'C:\\\\dir' and b is null", 3)
+  eq(db:copy_in("copy t from stdin csv", "C:\\dir,\n"), 1)
+  eq(db:copy_in("copy t from stdin (delimiter '|')", { "a|b\n", "c|d\n" }), 2)]])
+    end))
+
+    it("finds that the text has data of its own", async(function()
+      script([[
+  db:exec "create table t (a text)"
+  fails("second argument", function() db:copy_in("copy t from stdin;\n1\n2\n\\.\n", "3\n") end)
+  eq(db:value "select count(*) from t", 0)]])
+    end))
+
+    it("can't use db meanwhile", async(function()
+      script([[
+  db:exec "create table t (a text)"
+  local more
+  for _, fn in ipairs { function() db:query "select 1" end, function() db:atomic(print) end,
+    function() db:copy_in("copy t from stdin", "x\n") end, function() for _ in db:rows "select 1" do end end,
+    function() for _ in db:copy_out "copy t to stdout" do end end } do
+    fails("collect what it needs", function() db:copy_in("copy t from stdin", fn) end)
+  end
+  eq(db:value "select count(*) from t", 0)]])
+    end))
+  end)
+
+  it("writes literals that stay what they are", async(function()
+    script([[
+  local function back(value) return db:value("select " .. db:literal(value)) end
+  local function kind(value) return db:value("select pg_typeof(" .. db:literal(value) .. ")::text") end
+  for _, n in ipairs { 0, 5, -5, math.maxinteger, math.mininteger, 0.1, -0.1, 2.0, -2.0, 1e300, 5e-324, 1/3,
+    math.huge } do
+    eq(back(n), n)
+    eq(db:value("select -1 -" .. db:literal(n) .. " = -1 - " .. db:literal(n)), true)
+    local small = n >= -5 and n <= 5
+    eq(kind(n), math.type(n) == "float" and "double precision" or small and "integer" or "bigint")
+  end
+  eq(db:value("select 10 -" .. db:literal(-5)), 15)
+  eq(db:value("select 10 -" .. db:literal(-5.5)), 15.5)
+  eq(db:value("select 1 / " .. db:literal(2.0)), 0.5)
+  eq(db:literal(-5), "(-5)")
+  db:exec("create table t (i int default " .. db:literal(-5) .. ", n numeric default " .. db:literal(0.1) .. ")")
+  db:exec "insert into t default values"
+  eq(db:one "select * from t".n, "0.1")]])
+  end))
+
+  it("names nothing with nil", async(function()
+    script([[
+  fails("ident wants a string, got nil", function() db:ident("users", nil) end)
+  fails("ident wants a string, got nil", function() db:ident(nil, "users") end)
+  fails("ident wants a string, got nil", function() db:ident() end)
+  eq(db:ident("a", "b"), "a.b")]])
+  end))
+
+  it("reads arrays, and no others", async(function()
+    script([[
+  for _, text in ipairs { "{1,{{{{{{7}}}}}}}", "{{{{{{{7}}}}}}}", "{1,,2}", "{,1}", "{1,}", "{\"a\"b}", "{a\"b\"}",
+    "{1}{2}", "{1} x", "{", "{1", "{\"a", "{1,{2}}", "{{1},2}", "", "1", "{a\\b}", "{}}", "[0:1]=1",
+    "{{1}{2}}", "{ , }" } do
+    fails("not an array literal", function() db:decode_array(text) end)
+  end
+  local function round(text) return db:array(db:decode_array(text)) end
+  eq(round "{}", "{}") eq(round "{NULL,\"NULL\",a}", '{NULL,"NULL","a"}')
+  eq(round '{"a b","\\\\\\"",""}', '{"a b","\\\\\\"",""}') eq(round "[0:1]={1,2}", '{"1","2"}')
+  eq(round "{{1,2},{3,NULL}}", '{{"1","2"},{"3",NULL}}') eq(round "{{{{{{7}}}}}}", '{{{{{{"7"}}}}}}')
+  eq(round '{ 1 , "b" }', '{"1","b"}')
+  fails("has the key", function() db:array { a = 1, b = 2 } end)
+  fails("has the key", function() db:array { { 1 }, { x = 1 } } end)
+  fails("6 dimensions", function() local t = {} t[1] = t db:array(t) end)
+  eq(db:array { 1, nil, n = 2 }, "{1,NULL}")]])
+  end))
+
+  it("sees errors of arguments as tables with its own line", async(function()
+    script([[
+  fails("json.decode wants a string, got nil", function() db.json.decode(nil) end)
+  fails("json.decode wants a string, got nil", function() db.json.decode() end)
+  fails("can't be written as JSON", function() db.json.encode(print) end)
+  fails("json.array wants a table, got number", function() db.json.array(1) end)
+  fails("zero byte", function() db:literal("a\0") end)
+  fails("zero byte", function() db:ident("s", "a\0") end)
+  fails("got function", function() db:literal(print) end)
+  eq(db.json.encode({ 1 }, true), "[1]")]])
+  end))
 end)

@@ -100,7 +100,8 @@ describe("a stream", function()
     it("fails the transaction, caught or not", async(function()
       local said = migration("pcall(function()\n" .. LOOP:format("", 0) .. "\nend)", 1).stderr
       has(said, "failed state")
-      migration("pcall(db.atomic, db, function()\n" .. LOOP:format("", 0) .. "\nend)\ndb:exec 'insert into sink values (0)'")
+      migration("pcall(db.atomic, db, function()\n" .. LOOP:format("", 0)
+        .. "\nend)\ndb:exec 'insert into sink values (0)'")
       assert.are.same({ 0 }, db:values "select n from sink")
     end))
 

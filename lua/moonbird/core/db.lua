@@ -36,6 +36,51 @@ local function want(what, value, kind)
   return value
 end
 
+--- Text of a name or a literal, which has no way to hold a zero byte.
+local function want_text(what, value)
+  if want(what, value, "string"):find("\0", 1, true) then
+    raise(error_.new("script", ("db:%s can't hold a zero byte, nor can PostgreSQL's text"):format(what),
+      { hint = "bytes are bytea: db:bytea(bytes)" }))
+  end
+  return value
+end
+
+--- What fn returns; what it raises as text becomes an error with its place.
+local function convert(fn, ...)
+  local result = table.pack(pcall(fn, ...))
+  if not result[1] then
+    raise(type(result[2]) == "string" and error_.new("script", result[2]) or result[2])
+  end
+  return table.unpack(result, 2, result.n)
+end
+
+local function literal_number(value)
+  if math.type(value) == "integer" then
+    -- In parentheses: a minus before it would make a comment of it. The least one would be a numeric without a cast.
+    return value == math.mininteger and ("'%d'::int8"):format(value) or (value < 0 and "(%d)" or "%d"):format(value)
+  elseif value ~= value or value == math.huge or value == -math.huge then
+    return ("'%s'::float8"):format(value ~= value and "NaN" or value > 0 and "Infinity" or "-Infinity")
+  end
+  local text = ("%.15g"):format(value)
+  return ("'%s'::float8"):format(tonumber(text) == value and text or ("%.17g"):format(value))
+end
+
+-- Options of COPY that leave the text format as literal.copy_row writes it.
+local PLAIN = { freeze = true, on_error = true, log_verbosity = true, reject_limit = true, default = true }
+
+--- The option of a COPY that makes its data another format than literal.copy_row writes; nil when there is none.
+local function foreign_option(text)
+  local tree = sql.tree(text) -- nil: the server will say what is wrong
+  local copy = tree and tree.stmts[1].stmt.CopyStmt
+  for _, option in ipairs(copy and copy.options or {}) do
+    local name, arg = option.DefElem.defname, option.DefElem.arg
+    local plain = PLAIN[name] or name == "format" and arg and arg.String and arg.String.sval == "text"
+    if not plain then
+      return name
+    end
+  end
+end
+
 local function check_sql(text, what)
   if type(text) ~= "string" then
     raise(error_.new("script", ("db:%s wants SQL as a string, got %s (call it with a colon: db:%s(...))")
@@ -193,9 +238,13 @@ function M.new(options)
 
   function api.copy_in(_, text, source)
     local st = copy_statement(text, "copy_in", "in", "COPY ... FROM stdin")
-    if type(source) ~= "function" and type(source) ~= "table" then
+    if st.class == "copy" then
+      raise(error_.new("script", "db:copy_in takes its data from its second argument, this text has some of its own",
+        { hint = "leave it out, or run the text as it is with db:exec" }))
+    elseif type(source) ~= "function" and type(source) ~= "table" then
       want("copy_in", source, "string")
     end
+    local items = type(source) == "table" and convert(literal.length, source, "the list of rows")
     if session:state() == "idle" and not options.script then
       raise(error_.new("script", "db:copy_in needs a transaction here", { hint = "call it inside db:atomic" }))
     end
@@ -216,9 +265,24 @@ function M.new(options)
         pending, size = {}, 0
       end
     end
+    local checked = false
+    local function put_row(row)
+      local foreign = not checked and foreign_option(text:sub(st.first, st.last))
+      if foreign then
+        local message = "rows as tables are written in COPY's plain text format, this one has the option "
+        raise(error_.new("script", message .. foreign:upper(),
+          { hint = "leave the option out, or give the data as strings in that format" }))
+      end
+      checked = true
+      local ok, line = pcall(literal.copy_row, row)
+      if not ok then
+        raise(error_.new("script", line, { hint = "a row is a list of values in the order of the columns" }))
+      end
+      put(line)
+    end
     local function put_any(piece)
       if type(piece) == "table" then
-        put(literal.copy_row(piece))
+        put_row(piece)
       else
         put(want("copy_in", piece, "string"))
       end
@@ -229,8 +293,8 @@ function M.new(options)
           put_any(piece)
         end
       elseif type(source) == "table" then
-        for _, row in ipairs(source) do
-          put_any(row)
+        for i = 1, items do
+          put_any(source[i])
         end
       else
         put_any(source)
@@ -344,9 +408,9 @@ function M.new(options)
   end
 
   function api.ident(_, ...)
-    local parts = {}
-    for i, part in ipairs({ ... }) do
-      parts[i] = sql.ident(want("ident", part, "string"))
+    local parts = { ... }
+    for i = 1, math.max(1, select("#", ...)) do
+      parts[i] = sql.ident(want_text("ident", parts[i]))
     end
     return table.concat(parts, ".")
   end
@@ -357,20 +421,14 @@ function M.new(options)
     elseif type(value) == "boolean" then
       return value and "true" or "false"
     elseif type(value) == "number" then
-      if value ~= value or value == math.huge or value == -math.huge then
-        return ("'%s'::float8"):format(value ~= value and "NaN" or value > 0 and "Infinity" or "-Infinity")
-      end
-      return math.type(value) == "integer" and ("%d"):format(value) or ("%.17g"):format(value)
+      return literal_number(value)
     end
-    return sql.literal(want("literal", value, "string"))
+    return sql.literal(want_text("literal", value))
   end
 
   function api.array(self, values)
-    local ok, text = pcall(literal.array, want("array", values or self, "table"))
-    if not ok then
-      raise(error_.new("script", text))
-    end
-    return text
+    local list = want("array", values or self, "table")
+    return (convert(literal.checked_array, list))
   end
 
   function api.bytea(_, bytes)
@@ -408,15 +466,19 @@ function M.new(options)
 
   api.null = json.null
   api.json = {
-    encode = json.encode_exact,
+    encode = function(...)
+      return (convert(json.encode_exact, ...))
+    end,
     decode = function(text)
-      local value, message, offset = json.decode(text)
+      local value, message, offset = json.decode(want("json.decode", text, "string"))
       if value == nil then
         raise(error_.new("script", ("%s at byte %d"):format(message, offset)))
       end
       return value
     end,
-    array = json.array,
+    array = function(list)
+      return json.array(want("json.array", list, "table"))
+    end,
     null = json.null,
   }
   api.version = session:server_version()
