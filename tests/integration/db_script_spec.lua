@@ -158,6 +158,14 @@ describe("a script", function()
   eq(db:array { 1, nil, n = 2 }, "{1,NULL}")]])
   end))
 
+  it("runs large texts again and again in little memory", async(function()
+    helper.write(dir, { ["moonbird.lua"] = "return { limits = { memory = \"64MB\" } }\n" })
+    script([[
+  for i = 1, 20 do
+    db:exec("select " .. i .. " /* " .. ("x"):rep(4000000) .. " */")
+  end]])
+  end))
+
   it("sees errors of arguments as tables with its own line", async(function()
     script([[
   fails("json.decode wants a string, got nil", function() db.json.decode(nil) end)

@@ -7,8 +7,10 @@ local error_ = require "moonbird.core.error"
 
 local M = {}
 
--- Scripts run the same few texts over and over; the cache is emptied when it is full.
+-- Scripts run the same few texts over and over; the cache is emptied when it is full. A large text is hardly ever run
+-- again, and would be kept for nothing.
 local CACHE_SIZE = 256
+local CACHED_BYTES = 8 * 1024
 local cache, cached = {}, 0
 
 --- Splits and classifies a text.
@@ -25,7 +27,9 @@ function M.split(text)
     return nil, error_.new("sql", problem.message, { line = problem.line, column = problem.column,
       hint = problem.hint })
   end
-  if cached >= CACHE_SIZE then
+  if #text > CACHED_BYTES then
+    return list
+  elseif cached >= CACHE_SIZE then
     cache, cached = {}, 0
   end
   cache[text] = list
