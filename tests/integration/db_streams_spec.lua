@@ -110,6 +110,26 @@ describe("a stream", function()
       assert.are.same({ 0, 1, 2, 3 }, db:values "select n from sink order by n")
     end))
 
+    it("begins with few of them, and takes at most twice as many each time", async(function()
+      db:exec "create sequence made"
+      migration [[
+  local given = 0
+  for _ in db:rows "select nextval('made'), repeat('x', 1000000) from generate_series(1, 30)" do
+    given = given + 1
+    local made = db:value "select last_value from made"
+    if made > given + 8 then error(("%d made for %d"):format(made, given)) end
+  end
+  assert(given == 30)
+  db:exec "alter sequence made restart"
+  given = 0
+  for _ in db:rows "select nextval('made') from generate_series(1, 3000)" do
+    given = given + 1
+    local made = given % 8 == 1 and db:value "select last_value from made" or 0
+    if made > math.max(24, given * 7) then error(("%d made for %d"):format(made, given)) end
+  end
+  assert(given == 3000)]]
+    end))
+
     it("that locks says what it failed with", async(function()
       db:exec "create table held as select x from generate_series(1, 400) x"
       local loop = [[

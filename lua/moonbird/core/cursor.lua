@@ -2,7 +2,9 @@
 --- statements may run inside the loop.
 --
 -- The next FETCH is sent while the script works on the rows of the last one, so that server and script
--- overlap. The batch follows the rows' size: about BATCH_BYTES of memory, whatever a row weighs.
+-- overlap. The batch follows the rows' size: about BATCH_BYTES of memory, whatever a row weighs. What the next rows
+-- weigh is not known before they are here, so the first batch is small and none has more than twice the
+-- rows of the last.
 local conn = require "moonbird.native.conn"
 local sql = require "moonbird.native.sql"
 local error_ = require "moonbird.core.error"
@@ -11,7 +13,7 @@ local position = require "moonbird.core.position"
 local M = {}
 
 local BATCH_BYTES = 512 * 1024
-local FIRST, MOST = 200, 20000
+local FIRST, MOST = 8, 20000
 
 local READS = { SELECT = true, VALUES = true, TABLE = true, WITH = true }
 local count = 0
@@ -120,7 +122,7 @@ function M.open(session, text, st, params, n, record)
     end
     if total == asked then
       local weight = math.max(1, rows:memory() // total)
-      size = math.max(1, math.min(MOST, size * 4, BATCH_BYTES // weight))
+      size = math.max(1, math.min(MOST, total * 2, BATCH_BYTES // weight))
       fetch()
     elseif total == 0 then
       close()
