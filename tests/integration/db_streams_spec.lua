@@ -130,6 +130,15 @@ describe("a stream", function()
   assert(given == 3000)]]
     end))
 
+    it("that locks and is left before says it at the end of the migration", async(function()
+      local said = migration([[
+  db:exec "create table few (x int); insert into few select generate_series(1, 400)"
+  for row in db:rows "select 1000 / (12 - x) as y, x from few order by x for update" do
+    if row.x == 10 then break end
+  end]], 1).stderr
+      has(said, "division by zero")
+    end))
+
     it("that locks says what it failed with", async(function()
       db:exec "create table held as select x from generate_series(1, 400) x"
       local loop = [[

@@ -223,7 +223,7 @@ function M.unfit(target)
   if target.session.doomed then
     return target.session.doomed -- a script caught it; it still holds
   elseif target.session:state() ~= "in_txn" then
-    return error_.new("transaction", "the migration left its transaction in a failed state",
+    return target.session.unsaid or error_.new("transaction", "the migration left its transaction in a failed state",
       { hint = "an error was caught with pcall outside db:atomic; wrap the statement in db:atomic" })
   end
 end
