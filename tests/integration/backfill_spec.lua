@@ -414,6 +414,15 @@ drop schema "My Schema" cascade;
       backfills.once(db, 1000)
     end))
 
+    it("that is the first one is no reason to ask what became of the code before", async(function()
+      write { ["001_users.sql"] = base(100) }
+      write { ["002_count.lua"] = backfill [[table = "users", set = "hits = hits / 0"]] }
+      has(moonbird({ "up" }, 1).stderr, "division by zero")
+      write { ["002_count.lua"] = backfill(COUNT) }
+      moonbird { "up" }
+      backfills.once(db, 100)
+    end))
+
     it("passes over as many as may be", async(function()
       write(FILES)
       write { ["002_count.lua"] = backfill(COUNT .. [[, where = "hits = 0", options = { max_errors = 2 }]]) }

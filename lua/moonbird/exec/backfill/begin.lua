@@ -154,6 +154,19 @@ local function adoptable(target, step, state)
   return moves_key(def, place)
 end
 
+--- Whether a backfill failed before it did anything: whatever the code says now, nothing was done by another.
+local function untouched(target, store, state)
+  if state.status ~= "failed" then
+    return false
+  end
+  local list, err = store:progress(target.session, state.target, state.version)
+  if not list then
+    return nil, err
+  end
+  local sum = list[1]
+  return sum ~= nil and sum.rows_seen == 0 and sum.batches == 0 and sum.errors == 0
+end
+
 --- The state to work from: found or made.
 ---@param target moonbird.target
 ---@param step moonbird.step
@@ -178,7 +191,14 @@ function M.state(target, step, store, settings)
   end
   local name = target.name .. "/" .. step.migration.version_text
   settings.restarted = settings.restarted or {}
-  if not state or state.status == "done" or settings.restart and not settings.restarted[name] then
+  local mended = false
+  if state and state.code ~= code and state.status ~= "done" then
+    mended, err = untouched(target, store, state)
+    if mended == nil then
+      return nil, err
+    end
+  end
+  if not state or state.status == "done" or mended or settings.restart and not settings.restarted[name] then
     state, err = create(target, step, store, settings, state)
     settings.restarted[name] = state ~= nil
     if state == false then
