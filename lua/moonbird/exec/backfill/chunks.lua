@@ -102,11 +102,12 @@ end
 ---@param session moonbird.session idle
 ---@param place moonbird.backfill.place
 ---@param workers integer
+---@param lock? integer milliseconds to wait for a table that is locked; default no end
 ---@return { relation: string, lo: string|nil, hi: string }[]|nil
 ---@return moonbird.error? err
 ---@return integer? rows estimated
-function M.plan(target, session, place, workers)
-  local settings = target:settings_item({ lock = 0, statement = 0 }, true)
+function M.plan(target, session, place, workers, lock)
+  local settings = target:settings_item({ lock = lock or 0, statement = 0 }, true)
   local all, rows = {}, 0
   for _, leaf in ipairs(place.leaves) do
     local chunks, err

@@ -132,9 +132,8 @@ local function work(job)
 end
 
 --- Looks the table up as it is now: partitions come and go while the backfill works.
----@param lock? integer as of key.find()
-local function look_anew(job, lock)
-  local place, err = key_of.find(job.target, job.target.session, job.def, job.state, lock)
+local function look_anew(job)
+  local place, err = key_of.find(job.target, job.target.session, job.def, job.state, job.options.lock_timeout)
   if place then
     job.place, job.texts = place, {}
   end
@@ -146,7 +145,8 @@ local function again(job)
   local place, err = look_anew(job)
   local chunks, ok
   if place then
-    chunks, err = chunks_of.plan(job.target, job.target.session, place, job.options.workers)
+    chunks, err = chunks_of.plan(job.target, job.target.session, place, job.options.workers,
+      job.options.lock_timeout)
   end
   if not chunks then
     return nil, err
@@ -170,26 +170,25 @@ end
 
 --- Counts what still matches, in the table as it is now.
 local function count_left(job, sum)
-  local place, err = look_anew(job, job.options.lock_timeout)
+  local place, err = look_anew(job)
   if not place then
     return nil, err
   end
   return verify.count(job, job.target.session, sum.pass_skipped + sum.errors)
 end
 
---- The same, again and again while a table is locked.
-local function count_unlocked(job, sum)
+--- Does what reads the table, again and again while it is locked.
+---@param what string for the log, where it has to wait
+local function unlocked(job, what, fn)
   local told = false
   while true do
-    local left, err = insist(job, function()
-      return count_left(job, sum)
-    end)
+    local result, err = insist(job, fn)
     if err == nil or failure.kind(err) ~= "transient" then
-      return left, err
+      return result, err
     end
     job.target.session:rollback()
     if not told then
-      job.run.report:log("info", "what is left can't be counted yet: " .. tostring(err), job.step)
+      job.run.report:log("info", ("%s has to wait: %s"):format(what, tostring(err)), job.step)
       told = true
     end
     local slept, stop = rest(job)
@@ -237,7 +236,7 @@ local function work_through(job)
     if sum.pass ~= job.state.pass then
       job.state.pass = sum.pass
       local place
-      place, err = insist(job, function()
+      place, err = unlocked(job, "the next pass", function()
         return look_anew(job)
       end)
       if not place then
@@ -256,7 +255,9 @@ local function walk(job)
     end
     job:emit { kind = "verify" }
     local left
-    left, err = count_unlocked(job, sum)
+    left, err = unlocked(job, "the count of what is left", function()
+      return count_left(job, sum)
+    end)
     if err then
       return nil, err
     end
@@ -271,7 +272,7 @@ local function walk(job)
     job.all_done = false
     job:emit { kind = "pass", rows = rows_left }
     local ok
-    ok, err = insist(job, function()
+    ok, err = unlocked(job, "the next pass", function()
       return again(job)
     end)
     if not ok then
