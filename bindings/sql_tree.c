@@ -58,11 +58,27 @@ static const char *push_escaped(lua_State *L, const char *begin, const char *at)
     return at;
 }
 
+/* What ends a string's plain part, a value's, and the first field's name or value. */
+static const bool IN_STRING[256] = {['\0'] = true, ['"'] = true, ['\\'] = true};
+static const bool STRUCTURE[256] = {
+    ['\0'] = true, ['{'] = true, ['}'] = true, ['['] = true, [']'] = true, ['"'] = true};
+static const bool FIRST_FIELD[256] = {
+    ['\0'] = true, [','] = true, ['{'] = true, ['['] = true, ['}'] = true};
+
+/* strcspn() with a table. Spans are short here, and a checked strcspn() measures the whole text first. */
+static size_t span(const char *at, const bool ends[256])
+{
+    size_t len = 0;
+    while (!ends[(unsigned char)at[len]])
+        len++;
+    return len;
+}
+
 /* Pushes the string whose opening quote is at `at`; returns what follows the closing one. */
 static const char *push_json_string(lua_State *L, const char *at)
 {
     const char *begin = at + 1;
-    size_t plain = strcspn(begin, "\"\\");
+    size_t plain = span(begin, IN_STRING);
     at = begin + plain;
     if (*at == '\\')
         at = push_escaped(L, begin, at);
@@ -76,10 +92,10 @@ static const char *skip_json(const char *at)
 {
     int depth = 0;
     do {
-        at += strcspn(at, "{}[]\"");
+        at += span(at, STRUCTURE);
         if (*at == '"') {
             at++;
-            for (at += strcspn(at, "\"\\"); *at == '\\'; at += strcspn(at, "\"\\"))
+            for (at += span(at, IN_STRING); *at == '\\'; at += span(at, IN_STRING))
                 at += at[1] ? 2 : 1;
         } else if (*at) {
             depth += *at == '{' || *at == '[' ? 1 : -1;
@@ -100,7 +116,7 @@ static const char *push_tree(lua_State *L, const char *at, int depth, int row_de
 static int guess_fields(const char *at)
 {
     bool wraps = at[1] == '"' && at[2] >= 'A' && at[2] <= 'Z';
-    return wraps || at[1 + strcspn(at + 1, ",{[}")] == '}' ? 1 : 4;
+    return wraps || at[1 + span(at + 1, FIRST_FIELD)] == '}' ? 1 : 4;
 }
 
 static const char *push_fields(lua_State *L, const char *at, int depth, int row_depth)

@@ -785,10 +785,8 @@ describe("facts.of_text", function()
     assert.is_true(st.parsed)
     st = last("select " .. ("("):rep(3000) .. "1" .. (")"):rep(3000))
     assert.is_boolean(st.parsed)
-    for _, more in ipairs { (" || 'a'"):rep(100000), ("+1"):rep(1000000) } do -- as deep as long
-      st = last("create view v as select 1" .. more)
-      assert.same({ false, "nested too deep" }, { st.parsed, st.problem })
-    end
+    st = last("create view v as select 'a'" .. ("||'a'"):rep(100000)) -- a tree as deep as that is long
+    assert.same({ false, "nested too deep" }, { st.parsed, st.problem })
     st = last("insert into t values (1)" .. (", (1)"):rep(1000000))
     assert.same({ false, "too long to be looked into", "insert" }, { st.parsed, st.problem, st.verb })
     st = last("insert into t values (1)" .. (", (1)"):rep(20000))
