@@ -32,7 +32,7 @@ describe("a session that leaves", function()
     helper.defer(function()
       db:query("select pg_terminate_backend($1)", pid)
     end)
-    assert(made:send_ahead "select pg_sleep(120)")
+    assert(made:send_ahead("select pg_sleep(120)", {}))
     helper.eventually("it is at work", function()
       return db:value("select state from pg_stat_activity where pid = $1", pid) == "active"
     end)
