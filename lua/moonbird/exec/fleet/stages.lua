@@ -1,6 +1,7 @@
 --- The stages of a fleet's run, as any worker opens them: looking at tenants, making waves and items, what comes next.
 local global_ = require "moonbird.exec.tenants.global"
 local member_of = require "moonbird.exec.fleet.member"
+local patiently = require "moonbird.exec.tenants.patiently"
 local pending = require "moonbird.exec.tenants.pending"
 local registry = require "moonbird.migration.registry"
 local stage_of = require "moonbird.exec.tenants.stage"
@@ -45,7 +46,9 @@ function M.look(self, at)
       return err
     end
   end
-  local ok, err = context.target:refresh()
+  local ok, err = patiently(context.run, function()
+    return context.target:refresh()
+  end)
   local failed, global, tenant = nil, nil, nil
   if ok then
     failed, err = self:call("items", self.name, "{failed}")
@@ -56,7 +59,9 @@ function M.look(self, at)
     end
   end
   if failed then
-    global, tenant = pending.look(context, context.survey.settings)
+    global, tenant = patiently(context.run, function()
+      return pending.look(context, context.survey.settings)
+    end)
     err = not global and tenant or nil
   end
   if global then
@@ -92,7 +97,9 @@ function M.prepare(self, at)
   end
   local ok
   if context.survey.partial then
-    ok, err = context.survey:read_states() -- where each tenant's history ends
+    ok, err = patiently(context.run, function()
+      return context.survey:read_states() -- where each tenant's history ends
+    end)
     if not ok then
       return nil, err
     end
@@ -132,7 +139,9 @@ local function part(self, at)
     return nil, err
   end
   local out, waves
-  out, err = verdicts.look_over(context, stage)
+  out, err = patiently(context.run, function()
+    return verdicts.look_over(context, stage)
+  end)
   if not out then
     return nil, err
   end

@@ -7,6 +7,7 @@ local gate = require "moonbird.exec.fleet.gate"
 local global_ = require "moonbird.exec.tenants.global"
 local member_of = require "moonbird.exec.fleet.member"
 local outcome = require "moonbird.exec.fleet.outcome"
+local patiently = require "moonbird.exec.tenants.patiently"
 local stage_of = require "moonbird.exec.tenants.stage"
 local stages_of = require "moonbird.exec.fleet.stages"
 local task = require "moonbird.core.task"
@@ -63,7 +64,9 @@ local function refusal(context, stages)
     end
   end
   if #stages == 0 or stages[#stages].scope == "global" and #stages == 1 then
-    local _, err = verdicts.look_over(context, stage_of.make(context, {}, "up")) -- no stage looks at them
+    local _, err = patiently(context.run, function()
+      return verdicts.look_over(context, stage_of.make(context, {}, "up")) -- no stage looks at them
+    end)
     return err
   elseif stages[1].scope == "tenant" then -- or a run would be left behind
     return stages_of.vet(context, stage_of.make(context, stages[1].migrations, "up"))

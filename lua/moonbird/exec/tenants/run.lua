@@ -2,6 +2,7 @@
 local apply = require "moonbird.exec.apply"
 local context_of = require "moonbird.exec.tenants.context"
 local global_ = require "moonbird.exec.tenants.global"
+local patiently = require "moonbird.exec.tenants.patiently"
 local pending = require "moonbird.exec.tenants.pending"
 local plan = require "moonbird.plan.plan"
 local stage_of = require "moonbird.exec.tenants.stage"
@@ -52,26 +53,6 @@ local function vet(context, stages)
     leave(context, stages, 1)
   end
   return err
-end
-
--- Milliseconds between tries of a server that is out of locks.
-local PAUSE = 500
-
---- Does what a run begins with. Where other runs hold all the locks that the server has room for (53200) it is tried
---- again, as long as one would wait for a lock.
-local function patiently(run, fn)
-  local deadline = task.now() + run.lock_wait
-  while true do
-    local result, err = fn()
-    if result or not err or err.sqlstate ~= "53200" or task.now() >= deadline then
-      return result, err
-    end
-    run.report:log("info", "the server is out of locks (53200); trying again")
-    local ok, why = task.sleep(PAUSE // 2 + math.random(PAUSE))
-    if not ok then
-      return nil, why
-    end
-  end
 end
 
 --- Runs a stage over the tenants -> err.
